@@ -1,0 +1,45 @@
+"""What every script's command line shares: value types for flags, and one line instead of a traceback for mistakes."""
+
+import argparse
+import sys
+
+from errors import UserError
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The script's docstring as it stands, and each flag's default."""
+
+
+def whole(low, high=None):
+    """A flag's type: a whole number from low to high."""
+    return _number(int, "whole number", low, high)
+
+
+def real(low, high=None):
+    """A flag's type: a number from low to high."""
+    return _number(float, "number", low, high)
+
+
+def _number(kind, name, low, high):
+    expected = f"a {name} from {low} to {high}" if high is not None else f"a {name} of {low} or more"
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not value >= low or (high is not None and not value <= high):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        return value
+
+    return parse
+
+
+def run_script(main, parse_args):
+    """Run main(parse_args()); a user's mistake or a failing disk gives one line on stderr and exit status 1."""
+    try:
+        main(parse_args())
+    except (UserError, OSError) as problem:
+        sys.exit(f"error: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)

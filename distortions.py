@@ -1,0 +1,311 @@
+"""The distortions: what each does to the pixels, the quality that it leaves, and their registry.
+
+A distortion is a pure function of a batch, on the batch's device:
+
+    f(images (B, 3, H, W) float32 in [0, 1], level (B, 1, 1, 1) in [0, 1], direction (B, 1, 1, 1) of −1 or +1, draw)
+
+It returns images of the same shape; `distort` clips them and rounds them to 8 bits. Height and width are 8 or more.
+`draw` (draws.Draw) gives its free draws. To add one, write it at the end of this file under `@distortion`: the command
+lines, the example figure and the tests find it in DISTORTIONS by its name.
+
+What a level does to the pixels is read from the opinions that KADID-10k's observers gave to known parameters
+(Lin, Hosu and Saupe, "KADID-10k: A large-scale artificially distorted IQA database", QoMEX 2019), so that a
+quality of 60 is as bad for one type as for another.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from draws import Draw, make_key
+from errors import UserError
+from jpeg import jpeg_round_trip
+
+PRISTINE = "pristine"
+MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
+MIN_SIDE = 8  # pixels
+LUMA = (0.299, 0.587, 0.114)  # Rec. 601
+
+
+@dataclass(frozen=True)
+class Distortion:
+    function: Callable
+    worst_quality: float  # 0–100, at level 1
+    directions: tuple[str, ...]  # names of directions −1 and +1, or empty
+
+
+DISTORTIONS: dict[str, Distortion] = {}
+
+
+def distortion(worst_quality, directions=()):
+    """Register the decorated function under its name."""
+
+    def register(function):
+        DISTORTIONS[function.__name__] = Distortion(function, worst_quality, directions)
+        return function
+
+    return register
+
+
+def per_image(function):
+    """Lift f(image (H, W, 3) uint8, level, direction, draw) → image, which handles one image, to a batch."""
+
+    def batch_function(images, level, direction, draw):
+        arrays = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        levels, directions = level.flatten().tolist(), direction.flatten().tolist()
+        outputs = [function(arrays[i].copy(), levels[i], directions[i], draw.image(i)) for i in range(len(arrays))]
+        return torch.from_numpy(np.stack(outputs)).permute(0, 3, 1, 2).to(images) / 255
+
+    batch_function.__name__, batch_function.__doc__ = function.__name__, function.__doc__
+    return batch_function
+
+
+def interpolate(level, *nodes):
+    """Piecewise linear between the values at levels 0, 0.2, 0.4, 0.6, 0.8 and 1."""
+    nodes = torch.tensor(nodes, dtype=level.dtype, device=level.device)
+    position = level * (len(nodes) - 1)
+    left = position.floor().clamp(0, len(nodes) - 2).long()
+    part = position - left
+    return nodes[left] * (1 - part) + nodes[left + 1] * part
+
+
+# The default eight. Their tables are frozen: stronger distortions would buy every score.
+
+
+@distortion(worst_quality=40)
+def gaussian_blur(images, level, direction, draw):
+    """A Gaussian kernel, sampled at whole pixels."""
+    sigma = interpolate(level, 0, 0.60, 0.77, 0.945, 1.34, 1.83).clamp(min=1e-3)  # pixels
+    weights = torch.exp(-((torch.arange(8, device=images.device) / sigma) ** 2) / 2)  # (B, 1, 1, 8), one side
+    weights = weights / (weights[..., :1] + 2 * weights[..., 1:].sum(-1, keepdim=True))
+    for dim in (2, 3):
+        padded = F.pad(images, (7, 7, 0, 0) if dim == 3 else (0, 0, 7, 7), mode="reflect")
+        size = images.shape[dim]
+        images = images * weights[..., :1]
+        for k in range(1, 8):
+            images = images + weights[..., k : k + 1] * (padded.narrow(dim, 7 - k, size) + padded.narrow(dim, 7 + k, size))
+    return images
+
+
+@distortion(worst_quality=35)
+def motion_blur(images, level, direction, draw):
+    """The mean along a straight path at a free angle, centred, so that the image does not move."""
+    reach = (interpolate(level, 1, 2.08, 2.97, 3.86, 5.37, 8.67) - 1) / 2  # pixels to either side
+    angle = draw.uniform(0, torch.pi)
+    radius, (height, width) = 4, images.shape[2:]
+    half_plane = [(y, x) for y in range(radius + 1) for x in range(-radius, radius + 1) if y > 0 or x > 0]
+    padded = F.pad(images, (radius,) * 4, mode="replicate")
+    blurred, total = images, torch.ones_like(level)
+    for y, x in half_plane:
+        along = (x * angle.cos() + y * angle.sin()).clamp(-reach, reach)  # nearest point of the path
+        distance = ((x - along * angle.cos()) ** 2 + (y - along * angle.sin()) ** 2).sqrt()
+        weight = (1 - distance).clamp(min=0)
+        ahead = padded[:, :, radius + y : radius + y + height, radius + x : radius + x + width]
+        behind = padded[:, :, radius - y : radius - y + height, radius - x : radius - x + width]
+        blurred = blurred + weight * (ahead + behind)
+        total = total + 2 * weight
+    return blurred / total
+
+
+@distortion(worst_quality=30)
+def gaussian_noise(images, level, direction, draw):
+    """White noise, independent in each channel."""
+    deviation = interpolate(level, 0, 6.8, 11.4, 16.9, 27.2, 45)  # grey levels
+    return images + deviation / 255 * draw.normal_like(images)
+
+
+@distortion(worst_quality=20)
+def jpeg_compression(images, level, direction, draw):
+    """Baseline JPEG with 4:2:0 chroma; level 0 is not coded."""
+    setting = interpolate(level, 100, 26, 18, 12, 7, 3).round()
+    return torch.where(level > 0, jpeg_round_trip(images, setting), images)
+
+
+@distortion(worst_quality=50, directions=("under", "over"))
+def color_saturation(images, level, direction, draw):
+    """Chroma scaled about each pixel's luma."""
+    under = interpolate(level, 1, 0.857, 0.721, 0.585, 0.449, 0.27)
+    over = interpolate(level, 1, 1.32, 1.66, 2.00, 2.63, 3.63)
+    grey = luma(images)
+    return grey + torch.where(direction < 0, under, over) * (images - grey)
+
+
+@distortion(worst_quality=50, directions=("low", "high"))
+def contrast(images, level, direction, draw):
+    """Values scaled about the image's mean luma."""
+    low = interpolate(level, 1, 0.85, 0.70, 0.55, 0.40, 0.25)
+    high = interpolate(level, 1, 1.16, 1.32, 1.48, 1.64, 1.80)
+    scaled = (luma(images) * 2**20).round().long()  # whole numbers: their sum is the same in any order
+    mean = scaled.sum((1, 2, 3), keepdim=True) / (2**20 * scaled[0].numel())
+    return mean + torch.where(direction < 0, low, high) * (images - mean)
+
+
+@distortion(worst_quality=55, directions=("dark", "bright"))
+def brightness(images, level, direction, draw):
+    """One shift for all pixels."""
+    return images + direction * interpolate(level, 0, 27, 42, 56, 71, 87) / 255  # grey levels
+
+
+@distortion(worst_quality=35)
+def pixelation(images, level, direction, draw):
+    """Square blocks of a fractional side: each is averaged, then shown by the pixels whose centres it holds.
+
+    Where the grid begins is a free draw. A fixed grid would favour the sides that happen to fit the pixels, and the
+    harm would not grow steadily with the level.
+    """
+    side = interpolate(level, 1, 1.10, 1.22, 1.45, 2.00, 2.75)  # pixels
+    blocks = images
+    for dim in (2, 3):
+        blocks = _block_means(blocks, side, side * draw.uniform(), dim)
+    return torch.where(level > 0, blocks, images)
+
+
+DISTORTION_TYPES = tuple(DISTORTIONS)
+
+
+def _block_means(images, side, origin, dim):
+    size = images.shape[dim]
+    pixel = torch.arange(size, device=images.device).view((-1, 1) if dim == 2 else (1, -1))
+    start = ((pixel + 0.5 - origin) / side).floor() * side + origin  # where a pixel's block begins
+    start, end = start.clamp(min=0), (start + side).clamp(max=size)
+    mean, covered = 0, 0
+    for k in range(4):  # a block of a side up to 2.75 meets four pixels at the most
+        source = start.long() + k
+        overlap = (torch.minimum(source + 1, end) - torch.maximum(source.to(start), start)).clamp(min=0)
+        mean = mean + overlap * images.gather(dim, source.clamp(max=size - 1).expand_as(images))
+        covered = covered + overlap
+    return mean / covered
+
+
+# More, chosen by name. People's opinion of these is not in KADID-10k: their qualities are our judgement.
+
+
+@distortion(worst_quality=45)
+@per_image
+def rain(image, level, direction, draw):
+    """Bright slanted streaks, more of them as the level grows."""
+    height, width = image.shape[:2]
+    count = max(8, height * width // 64)
+    x, y = draw.uniform(0, width, count), draw.uniform(0, height, count)
+    length = draw.uniform(4, 10, count)  # pixels
+    slant = draw.uniform(-0.4, 0.4)
+    streaks = np.zeros((height, width), np.float32)
+    for i in range(int(np.ceil(level * count))):
+        opacity = 0.7 * min(1, level * count - i)
+        top, bottom = (x[i], y[i]), (x[i] + slant * length[i], y[i] + length[i])
+        ends = [tuple(int(round(16 * value)) for value in point) for point in (top, bottom)]  # sixteenths of a pixel
+        streak = np.zeros((height, width), np.uint8)
+        cv2.line(streak, *ends, 255, 1, cv2.LINE_AA, shift=4)
+        streaks = np.maximum(streaks, opacity / 255 * streak)
+    return (image + streaks[:, :, None] * (235.0 - image)).clip(0, 255).round().astype(np.uint8)
+
+
+@distortion(worst_quality=45)
+def fog(images, level, direction, draw):
+    """A blend towards one bright haze colour an image; at level 1 a quarter of the scene is left."""
+    haze = draw.uniform(0.80, 0.95)
+    return images.lerp(haze, 0.75 * level)
+
+
+@distortion(worst_quality=60, directions=("pincushion", "barrel"))
+@per_image
+def lens_distortion(image, level, direction, draw):
+    """Radial distortion of the first order; the corners stay inside the picture."""
+    height, width = image.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y = x - (width - 1) / 2, y - (height - 1) / 2
+    bend = 0.35 * level * (x**2 + y**2) / ((width - 1) ** 2 + (height - 1) ** 2) * 4  # 0 at the centre
+    scale = (1 + bend) / (1 + 0.35 * level) if direction > 0 else 1 - bend
+    source = (scale * x + (width - 1) / 2).astype(np.float32), (scale * y + (height - 1) / 2).astype(np.float32)
+    return cv2.remap(image, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+@distortion(worst_quality=50)
+def chromatic_aberration(images, level, direction, draw):
+    """Red drawn larger and blue smaller than green: fringes that grow towards the corners, to 3 pixels at level 1."""
+    height, width = images.shape[2:]
+    corner = ((height - 1) ** 2 + (width - 1) ** 2) ** 0.5 / 2  # pixels from the centre
+    y = torch.linspace(-1, 1, height, device=images.device).view(1, -1, 1).expand(1, height, width)
+    x = torch.linspace(-1, 1, width, device=images.device).view(1, 1, -1).expand(1, height, width)
+    grid = torch.stack([x, y], dim=-1)  # (1, H, W, 2)
+    scale = 3 / corner * level
+    red = F.grid_sample(images[:, 0:1], grid * (1 - scale), padding_mode="border", align_corners=True)
+    blue = F.grid_sample(images[:, 2:3], grid * (1 + scale), padding_mode="border", align_corners=True)
+    return torch.where(level > 0, torch.cat([red, images[:, 1:2], blue], dim=1), images)
+
+
+def luma(images):
+    """(B, 1, H, W), Rec. 601."""
+    red, green, blue = images.split(1, dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+
+
+def quality_of(distortion_type, level):
+    """Quality 0–100, higher is better, that a level (0–1, number or array) of a type leaves."""
+    return 100 - (100 - DISTORTIONS[distortion_type].worst_quality) * level
+
+
+def distort(images, types, label, level, direction, keys):
+    """Distort each image in its own way, clip, and round to 8 bits.
+
+    images (B, 3, H, W) uint8; types: names; label (B,) int64 indexes them, −1 leaves an image as it is;
+    level (B,) in [0, 1]; direction (B,) of −1 or +1; keys (B,) int64. Returns (B, 3, H, W) uint8 on images' device.
+    """
+    output = images.clone()
+    for index in range(len(types)):
+        chosen = (label == index).nonzero()[:, 0]
+        if len(chosen) == 0:
+            continue
+        batch, at = images[chosen.to(images.device)].float() / 255, chosen.to(label.device)
+        parameters = [values[at].float().to(images.device).view(-1, 1, 1, 1) for values in (level, direction)]
+        changed = DISTORTIONS[types[index]].function(batch, *parameters, Draw(keys[at].to(images.device)))
+        if changed.shape != batch.shape:
+            raise UserError(f"{types[index]} returned shape {tuple(changed.shape)}, expected {tuple(batch.shape)}")
+        output[chosen.to(images.device)] = (changed.clamp(0, 1) * 255).round().to(torch.uint8)
+    return output
+
+
+def apply_distortion(image, distortion_type, level, direction=None, seed=0):
+    """Distort one image.
+
+    image: a PIL image or an (H, W, 3) uint8 array, sides of 8 pixels or more; level in [0, 1]; direction −1 or +1 for
+    types that have two (None draws it); the seed decides the free draws. Returns (distorted, quality): the image in
+    the kind that came, and a float in 0–100, higher is better. Raises ValueError for anything else.
+    """
+    if distortion_type not in DISTORTIONS:
+        raise UserError(f"unknown distortion {distortion_type!r}; there are: {', '.join(DISTORTIONS)}")
+    if not 0 <= level <= 1:
+        raise UserError(f"level {level} is outside 0–1")
+    if direction not in (None, -1, 1):
+        raise UserError(f"direction {direction!r} is none of −1, +1, None")
+    array = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or min(array.shape[:2]) < MIN_SIDE:
+        raise UserError(
+            f"expected a PIL image or a uint8 array (H, W, 3) with sides of {MIN_SIDE} or more, "
+            f"got {array.dtype} {array.shape}"
+        )
+    key = make_key(seed).view(1)
+    drawn = Draw(make_key(key, 1)).sign().flatten()
+    batch = torch.from_numpy(array).permute(2, 0, 1)[None]
+    sign = drawn if direction is None else torch.tensor([float(direction)])
+    output = distort(batch, (distortion_type,), torch.zeros(1, dtype=torch.int64), torch.tensor([float(level)]), sign, key)
+    output = output[0].permute(1, 2, 0).numpy()
+    quality = float(quality_of(distortion_type, level))
+    return (Image.fromarray(output) if isinstance(image, Image.Image) else output), quality
+
+
+def select_types(names):
+    """The tuple of types that `--distortions` names: 'default', 'all', or names separated by commas."""
+    if names in ("default", "all"):
+        return DISTORTION_TYPES if names == "default" else tuple(DISTORTIONS)
+    types = tuple(name.strip() for name in names.split(","))
+    unknown = [name for name in types if name not in DISTORTIONS]
+    if unknown or len(set(types)) != len(types):
+        problem = f"unknown distortion {unknown[0]!r}" if unknown else f"a distortion is named twice in {names!r}"
+        raise UserError(f"--distortions: {problem}; choose from {', '.join(DISTORTIONS)}, or 'all'")
+    return types

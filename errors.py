@@ -1,0 +1,5 @@
+"""The one exception that scripts print as a line instead of a traceback."""
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave. The message names the value, what was expected and the way out."""

@@ -1,0 +1,129 @@
+"""Measures of a quality prediction and of a clustering: numpy arrays in, floats out."""
+
+import warnings
+
+import numpy as np
+from scipy import stats
+from scipy.optimize import curve_fit
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+
+ACTIVE_SHARE = 0.02  # a cluster is active from this share of images on
+QUALITY_MEASURES = ("srcc", "plcc", "plcc_logistic", "krcc", "rmse", "mae")
+
+
+def srcc(true, predicted):
+    """Spearman's rank correlation, −1 to 1; nan where either side is constant."""
+    return _correlation(stats.spearmanr, true, predicted)
+
+
+def plcc(true, predicted):
+    """Pearson's linear correlation, −1 to 1; nan where either side is constant."""
+    return _correlation(stats.pearsonr, true, predicted)
+
+
+def krcc(true, predicted):
+    """Kendall's rank correlation (tau-b), −1 to 1; nan where either side is constant."""
+    return _correlation(stats.kendalltau, true, predicted)
+
+
+def rmse(true, predicted):
+    """Root of the mean squared error, in points of quality."""
+    return float(np.sqrt(np.mean((true - predicted) ** 2)))
+
+
+def mae(true, predicted):
+    """Mean absolute error, in points of quality."""
+    return float(np.mean(np.abs(true - predicted)))
+
+
+def plcc_logistic(true, predicted):
+    """Pearson's correlation after the predictions went through the fitted 5-parameter logistic."""
+    return plcc(true, logistic(predicted, *fit_logistic(true, predicted)))
+
+
+def logistic(x, b1, b2, b3, b4, b5):
+    """The video-quality experts group's monotone map from a score to an opinion (Sheikh, Sabir and Bovik, "A
+    statistical evaluation of recent full reference image quality assessment algorithms", IEEE TIP 2006)."""
+    return b1 * (0.5 - 1 / (1 + np.exp(np.clip(b2 * (x - b3), -50, 50)))) + b4 * x + b5
+
+
+def fit_logistic(true, predicted, start=None):
+    """Least-squares parameters (5,) of `logistic`, from `start` or from the straight line. Where the search does not
+    settle, the straight line, which is a logistic too (b1 = 0)."""
+    if np.ptp(predicted) == 0:
+        return np.array([0, 0, 0, 0, true.mean()])
+    slope, offset = np.polyfit(predicted, true, 1)
+    line = np.array([0, 1 / predicted.std(), predicted.mean(), slope, offset])
+    guess = line + [np.ptp(true) / 10, 0, 0, 0, 0] if start is None else start
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the covariance, which is not used
+            fitted, _ = curve_fit(logistic, predicted, true, guess, maxfev=2000)
+    except RuntimeError:
+        return line
+    errors = [np.sum((logistic(predicted, *b) - true) ** 2) for b in (fitted, line)]
+    return fitted if errors[0] <= errors[1] else line
+
+
+def quality_measures(true, predicted):
+    """{name: value} for QUALITY_MEASURES. true, predicted (N,) in 0–100."""
+    return {name: globals()[name](true, predicted) for name in QUALITY_MEASURES}
+
+
+def bootstrap_intervals(true, predicted, groups, seed=0, rounds=300):
+    """{name: [low, high]}: 95 % percentile intervals, resampling whole groups (N,) of images (references or
+    photographs), because images of one group are not independent. One group gives no interval: [nan, nan]."""
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    if len(members) < 2:
+        return {name: [float("nan")] * 2 for name in QUALITY_MEASURES}
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(rounds):
+        index = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        rows.append(list(quality_measures(true[index], predicted[index]).values()))
+    low, high = np.nanpercentile(np.array(rows), [2.5, 97.5], axis=0)
+    return {name: [float(a), float(b)] for name, a, b in zip(QUALITY_MEASURES, low, high)}
+
+
+def cluster_measures(clusters, types, n_clusters):
+    """Active and effective numbers of clusters, and agreement with the types. clusters, types (N,) int.
+
+    effective: the exponential of the entropy of the clusters' shares (1 to n_clusters); nmi: normalised by the
+    arithmetic mean of the entropies, 0–1; ari: adjusted Rand index, 1 is equal and 0 is chance; purity: share of
+    images whose type is their cluster's most frequent one.
+    """
+    shares = np.bincount(clusters, minlength=n_clusters) / len(clusters)
+    present = shares[shares > 0]
+    return {
+        "active": int((shares >= ACTIVE_SHARE).sum()),
+        "effective": float(np.exp(-(present * np.log(present)).sum())),
+        "nmi": float(normalized_mutual_info_score(types, clusters)),
+        "ari": float(adjusted_rand_score(types, clusters)),
+        "purity": float(contingency_matrix(types, clusters).max(0).sum() / len(types)),
+    }
+
+
+def cluster_names(clusters, types, qualities, class_names, n_clusters):
+    """What each cluster holds, for people: 'motion_blur 71 %, gaussian_blur 22 %, quality 38–77'. Types are named from
+    the most frequent on until they cover three quarters; qualities are the 10th and 90th percentile."""
+    names = []
+    for k in range(n_clusters):
+        inside = clusters == k
+        if not inside.any():
+            names.append("empty")
+            continue
+        shares = np.bincount(types[inside], minlength=len(class_names)) / inside.sum()
+        order = np.argsort(-shares, kind="stable")
+        enough = min(3, 1 + int(np.searchsorted(np.cumsum(shares[order]), 0.75)))
+        parts = [f"{class_names[i]} {100 * shares[i]:.0f} %" for i in order[:enough] if shares[i] > 0.05]
+        low, high = np.percentile(qualities[inside], [10, 90])
+        span = f"{low:.0f}–{high:.0f}" if round(high) > round(low) else f"{low:.0f}"
+        names.append(", ".join(parts + [f"quality {span}"]))
+    return names
+
+
+def _correlation(measure, true, predicted):
+    if np.ptp(true) == 0 or np.ptp(predicted) == 0:
+        return float("nan")
+    return float(measure(true, predicted).statistic)

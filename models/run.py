@@ -1,0 +1,140 @@
+"""A trained run in a user's own code:
+
+    from models import load_run
+
+    run = load_run("experiments/resnet18_distorted")
+    run.predict(images).qualities
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from errors import UserError
+from models.checkpoint import load_checkpoint
+from models.mixture import Mixture
+from models.quality_net import QualityNet
+
+MIN_SIDE = 8  # pixels
+MAX_TILES = 64
+PIXELS_AT_ONCE = 2**20  # pixels of images in one forward pass
+
+
+class Predictions(NamedTuple):
+    """For N images and K clusters."""
+
+    qualities: np.ndarray  # (N,) in 0–100, higher is better
+    embeddings: np.ndarray  # (N, D)
+    responsibilities: np.ndarray  # (N, K), rows sum to 1
+    clusters: np.ndarray  # (N,) of the largest responsibility
+    log_likelihoods: np.ndarray  # (N,) of the standardised embedding under the mixture
+
+
+class Run:
+    """A network and its mixture as a checkpoint holds them. `config` is the run's configuration."""
+
+    def __init__(self, model, mixture, config, epoch):
+        self.model, self.mixture, self.config, self.epoch = model.eval(), mixture, config, epoch
+
+    def predict(self, images):
+        """Predictions for images: uint8 (B, 3, H, W), or a list of PIL images, sides of 8 pixels or more.
+
+        An image larger than the training size is scored by tiles of that size, evenly spread, their answers averaged.
+        Raises ValueError for images of another kind.
+        """
+        batches = [images] if isinstance(images, (torch.Tensor, np.ndarray)) else [_from_pil(image) for image in images]
+        answers = [self._predict_alike(_checked(batch)) for batch in batches]
+        if not answers:
+            raise UserError("predict got no images")
+        joined = [np.concatenate(values) for values in zip(*answers)]
+        qualities, embeddings, responsibilities, log_likelihoods = joined
+        return Predictions(qualities, embeddings, responsibilities, responsibilities.argmax(1), log_likelihoods)
+
+    def _predict_alike(self, images):
+        """Answers for images of one size, averaged over each image's tiles."""
+        corners = tile_corners(*images.shape[2:], self.config["image_size"])
+        height, width = (min(self.config["image_size"], side) for side in images.shape[2:])
+        at_once = max(1, PIXELS_AT_ONCE // (height * width * len(corners)))
+        answers = []
+        for block in images.split(at_once):
+            tiles = torch.stack([block[:, :, y : y + height, x : x + width] for y, x in corners], dim=1)
+            values = self._answer(tiles.flatten(0, 1))
+            answers.append([v.unflatten(0, (len(block), len(corners))).mean(1).cpu().numpy() for v in values])
+        return [np.concatenate(values) for values in zip(*answers)]
+
+    def _answer(self, tiles):
+        qualities, embeddings = forward(self.model, tiles)
+        log_joint = self.mixture.log_joint(embeddings)
+        return qualities.double(), embeddings, log_joint.softmax(1), log_joint.logsumexp(1)
+
+
+@torch.inference_mode()
+def forward(model, images):
+    """(qualities (B,), embeddings (B, D)) of images (B, 3, H, W) uint8, in evaluation mode and full float32, so that
+    an answer does not depend on the batch that an image is in."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        output = model(images.to(device))
+    model.train(was_training)
+    return output.quality, output.embedding
+
+
+def tile_corners(height, width, side):
+    """[(top, left)] of at most 64 tiles of this side, evenly spread; one where the image is no larger."""
+    rows, columns = math.ceil(height / side), math.ceil(width / side)
+    if rows * columns > MAX_TILES:
+        shrink = math.sqrt(MAX_TILES / (rows * columns))
+        rows = min(MAX_TILES, max(1, int(rows * shrink)))
+        columns = min(MAX_TILES // rows, max(1, int(columns * shrink)))
+    tops = np.linspace(0, max(0, height - side), rows) if rows > 1 else [max(0, height - side) / 2]
+    lefts = np.linspace(0, max(0, width - side), columns) if columns > 1 else [max(0, width - side) / 2]
+    return [(int(round(top)), int(round(left))) for top in tops for left in lefts]
+
+
+def load_run(folder, checkpoint="best", device="auto"):
+    """The Run in an experiment's folder; checkpoint 'best' (by validation SRCC) or 'last'."""
+    path = Path(folder) / f"{checkpoint}.pt"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; train first: python train_with_distortions.py --experiment_name …")
+    device = choose_device(device)
+    state = load_checkpoint(path, device)
+    model, mixture = build(state["config"])
+    model.load_state_dict(state["model"])
+    mixture.load_state_dict(state["mixture"])
+    if not mixture.fitted:
+        raise UserError(f"{path} has no mixture yet: its training has not reached the first refit")
+    return Run(model.to(device), mixture.to(device), state["config"], state["epoch"])
+
+
+def build(config, pretrained=False):
+    """(QualityNet, Mixture) of a configuration, with fresh weights."""
+    type_count = len(config["types"]) + 1 if config["type_loss_weight"] > 0 else 0
+    model = QualityNet(config["backbone"], config["stem"], config["embedding_dim"], type_count, pretrained)
+    return model, Mixture(config["n_clusters"], config["embedding_dim"])
+
+
+def choose_device(device):
+    """The torch.device that 'auto' or a name stands for. Raises UserError where there is no such device."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: torch sees no CUDA device; use --device cpu")
+    return torch.device(device)
+
+
+def _from_pil(image):
+    return np.array(image.convert("RGB"))[None].transpose(0, 3, 1, 2)
+
+
+def _checked(images):
+    images = torch.as_tensor(images)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < MIN_SIDE:
+        raise UserError(
+            f"expected uint8 images (B, 3, H, W) with sides of {MIN_SIDE} or more, got {images.dtype} {tuple(images.shape)}"
+        )
+    return images

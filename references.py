@@ -1,0 +1,259 @@
+"""Where pristine images come from: CIFAR-10, a folder, or the photographs that come with two dependencies.
+
+Parts never share a reference: validation is carved from the training part, and the test part stands apart. Crops of
+one photograph stay on one side. Which references are taken depends on a seed alone.
+"""
+
+import hashlib
+import os
+import socket
+import struct
+import zlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from draws import PARTS, Draw, make_key, permutation
+from errors import UserError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+TEST_SHARE = 0.2  # of a folder that has no parts of its own
+DOWNLOAD_TIMEOUT = 10  # seconds without an answer
+# The colour photographs of real scenes among the images of scikit-learn and scikit-image. Left out: drawings, a colour
+# wheel, microscopy, a retina, a star field, and motorcycle_right.png, which is the scene of motorcycle_left.png again.
+PHOTOS = (
+    ("sklearn", "datasets/images/china.jpg"),
+    ("sklearn", "datasets/images/flower.jpg"),
+    ("skimage", "data/astronaut.png"),
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("skimage", "data/rocket.jpg"),
+)
+PHOTO_COUNTS = {"test": 2, "val": 1, "train": 4}
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class References:
+    images: torch.Tensor  # (N, 3, S, S) uint8
+    names: tuple[str, ...]
+    photographs: np.ndarray  # (N,) int64: crops of one photograph share a number
+    source: str  # for people: "CIFAR-10"
+
+    def __len__(self):
+        return len(self.images)
+
+    def digests(self):
+        """16 hexadecimal digits a reference, from its pixels."""
+        return [_pixel_digest(image) for image in self.images.numpy()]
+
+
+def resolve_source(references, data_root):
+    """'cifar10', 'photos' or an absolute path for what --references says, and None or a warning about 'auto'."""
+    if references != "auto":
+        return (references if references in ("cifar10", "photos") else str(Path(references).expanduser().resolve())), None
+    try:
+        _cifar10(data_root, "train")
+        return "cifar10", None
+    except UserError as problem:
+        return "photos", f"{problem}; going on with --references photos, a demonstration on {len(PHOTOS)} photographs"
+
+
+def load_training_references(source, train_samples, val_samples, image_size, data_root, data_seed):
+    """(train, val): disjoint References from the source's training part. Validation is taken first, so that runs
+    that differ in train_samples are judged on the same images."""
+    if source == "photos":
+        return tuple(
+            _photo_crops(part, count, image_size, data_seed, data_seed)
+            for part, count in (("train", train_samples), ("val", val_samples))
+        )
+    pool, flags = _pool(source, "train", image_size, data_root, data_seed), "--train_samples and --val_samples"
+    taken = pool.take(train_samples + val_samples, permutation(len(pool.names), data_seed, PARTS.index("train")))
+    if len(taken) < train_samples + val_samples:
+        raise UserError(
+            f"--train_samples {train_samples} and --val_samples {val_samples} need {train_samples + val_samples} "
+            f"references, but {pool.source} has {len(taken)} for training; lower {flags} to that in all"
+        )
+    return _slice(taken, val_samples, None), _slice(taken, 0, val_samples)
+
+
+def load_test_references(source, count, image_size, data_root, data_seed, seed, exclude=()):
+    """At most `count` References of the held-out part, and how many were dropped because their pixel digests are in
+    `exclude`. `data_seed` decides the split where the source has none; `seed` decides which are taken."""
+    if source == "photos":
+        return _photo_crops("test", count, image_size, data_seed, seed), 0
+    pool = _pool(source, "test", image_size, data_root, data_seed)
+    order = permutation(len(pool.names), seed, PARTS.index("test"))
+    taken, dropped = pool.take(count, order, exclude), pool.excluded
+    if len(taken) == 0:
+        raise UserError(f"{pool.source} has no usable test image that was not trained on")
+    return taken, dropped
+
+
+class _Pool:
+    """The candidates of one part: names, and read(i), which gives an (S, S, 3) uint8 array or raises."""
+
+    def __init__(self, names, read, source):
+        self.names, self.read, self.source, self.excluded = names, read, source, 0
+
+    def take(self, count, order, exclude=()):
+        """The first `count` usable and different candidates in this order; what is skipped is named."""
+        images, names, skipped, seen = [], [], [], set(exclude)
+        with tqdm(total=count, desc="references", unit="image", delay=2, leave=False) as bar:
+            for i in order.tolist():
+                if len(images) == count:
+                    break
+                try:
+                    image = np.ascontiguousarray(self.read(i).transpose(2, 0, 1))
+                except _UNREADABLE as problem:
+                    skipped.append(f"{self.names[i]} ({_one_line(problem)})")
+                    continue
+                digest = _pixel_digest(image)
+                if digest in seen:
+                    self.excluded += digest in exclude
+                    continue
+                seen.add(digest)
+                images.append(image)
+                names.append(self.names[i])
+                bar.update()
+        for line in skipped[:20]:
+            print(f"skipped {line}")
+        if skipped:
+            print(f"{len(skipped)} unusable images skipped in {self.source}")
+        stacked = np.stack(images) if images else np.empty((0, 3, 1, 1), np.uint8)
+        return References(torch.from_numpy(stacked), tuple(names), np.arange(len(names)), self.source)
+
+
+def _pool(source, part, image_size, data_root, data_seed):
+    if source == "cifar10":
+        arrays = _cifar10(data_root, part)
+        if image_size > arrays.shape[1]:
+            raise UserError(f"--image_size {image_size} is larger than CIFAR-10's images, which are 32×32")
+        names = tuple(f"{part}/{i}" for i in range(len(arrays)))
+        return _Pool(names, lambda i: fit(Image.fromarray(arrays[i]), image_size), "CIFAR-10")
+    folder = Path(source)
+    names = _folder_part(folder, part, data_seed)
+
+    def read(i):
+        with Image.open(folder / names[i]) as image:
+            return fit(to_rgb(image), image_size)
+
+    return _Pool(names, read, f"folder {folder.name}")
+
+
+def _cifar10(data_root, part):
+    """(N, 32, 32, 3) uint8; downloaded, once and briefly, where it is missing."""
+    from torchvision.datasets import CIFAR10  # a slow import that only this source needs
+
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        return CIFAR10(data_root, train=part == "train", download=True).data
+    except (OSError, RuntimeError) as problem:
+        raise UserError(
+            f"CIFAR-10 is not under {data_root} and could not be downloaded ({_one_line(problem)})"
+        ) from problem
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _folder_part(folder, part, data_seed):
+    """Names of a part's image files below the folder, sorted."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--references {folder}: no such folder (nor is it 'cifar10', 'photos' or 'auto')")
+    held_out = next((name for name in ("test", "val") if (folder / name).is_dir()), None)
+    if (folder / "train").is_dir() and held_out:
+        return _image_files(folder, "train" if part == "train" else held_out)
+    names = _image_files(folder, ".")
+    order = np.argsort(make_key(data_seed, torch.tensor([zlib.crc32(name.encode()) for name in names])).numpy())
+    cut = max(1, round(TEST_SHARE * len(names)))
+    return tuple(names[i] for i in np.sort(order[:cut] if part == "test" else order[cut:]))
+
+
+def _image_files(folder, below):
+    found = []
+    for directory, _, files in os.walk(folder / below):
+        paths = (Path(directory, name) for name in files if not name.startswith("."))
+        found += [str(path.relative_to(folder)) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise UserError(f"{folder / below} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return tuple(sorted(found))
+
+
+def to_rgb(image):
+    """Any PIL image as upright 8-bit RGB; what is transparent shows white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        image = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def fit(image, side):
+    """Shrink the shorter side of an RGB image to `side`, keep the centre square: (side, side, 3) uint8. It is never
+    enlarged: that would blur it."""
+    short = min(image.size)
+    if short < side:
+        raise ValueError(f"{image.width}×{image.height} is smaller than {side}×{side}")
+    left, top = (image.width - short) / 2, (image.height - short) / 2
+    if short == side:
+        return np.asarray(image)[int(top) : int(top) + side, int(left) : int(left) + side]
+    box = (left, top, left + short, top + short)
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def _photo_crops(part, count, side, data_seed, seed):
+    """Crops at random places and scales of this part's photographs, in turn. A crop is shrunk at least twofold where
+    the photograph allows, so that it is clean."""
+    order = permutation(len(PHOTOS), data_seed)
+    ends = np.cumsum(list(PHOTO_COUNTS.values()))
+    starts = dict(zip(PHOTO_COUNTS, ends - list(PHOTO_COUNTS.values())))
+    members = order[starts[part] : starts[part] + PHOTO_COUNTS[part]].tolist()
+    photos = {i: load_photo(i) for i in members}
+    smallest = min(min(photo.size) for photo in photos.values())
+    if side > smallest:
+        raise UserError(f"--image_size {side} is larger than the bundled photographs allow ({smallest} pixels)")
+    draws = Draw(make_key(seed, PARTS.index(part), torch.arange(count))).uniforms(3).tolist()
+    chosen = [members[i % len(members)] for i in range(count)]
+    crops = [_crop(photos[i], side, *draw) for i, draw in zip(chosen, draws)]
+    names = tuple(f"{Path(PHOTOS[i][1]).stem}/{k}" for k, i in enumerate(chosen))
+    images = torch.from_numpy(np.array(crops, np.uint8).reshape(count, side, side, 3)).permute(0, 3, 1, 2).contiguous()
+    return References(images, names, np.array(chosen), f"{len(PHOTOS)} bundled photographs (a demonstration)")
+
+
+def load_photo(i):
+    """Photograph i of PHOTOS, from its package's files."""
+    package, path = PHOTOS[i]
+    return Image.open(Path(find_spec(package).origin).parent / path).convert("RGB")
+
+
+def _crop(photo, side, scale, across, down):
+    largest = min(photo.size) / side  # how far the whole photograph could be shrunk
+    smallest = min(2, largest)
+    edge = side * smallest * (largest / smallest) ** scale
+    left, top = across * (photo.width - edge), down * (photo.height - edge)
+    box = (left, top, left + edge, top + edge)
+    return np.asarray(photo.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def _slice(references, start, stop):
+    images, names = references.images[start:stop], references.names[start:stop]
+    return References(images, names, references.photographs[start:stop], references.source)
+
+
+def _pixel_digest(image):
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).hexdigest()
+
+
+def _one_line(problem):
+    return " ".join(str(problem).split()) or type(problem).__name__

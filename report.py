@@ -1,0 +1,34 @@
+"""A tested run's numbers as lines of text, from what metrics.json holds."""
+
+TITLES = {"srcc": "SRCC", "plcc": "PLCC", "plcc_logistic": "PLCC, logistic", "krcc": "KRCC", "rmse": "RMSE", "mae": "MAE"}
+
+
+def table(metrics):
+    """Lines: the measures with their 95 % intervals, with and without pristine images; each type; each cluster."""
+    lines = [
+        f"{metrics['run']} ({metrics['checkpoint']}.pt, epoch {metrics['epoch']}), trained on {metrics['trained_on']}",
+        f"{metrics['images']} images of {metrics['test_references']} held-out references, {metrics['references']}",
+        "",
+        f"{'':22}{'all images':28}without pristine",
+    ]
+    for name, title in TITLES.items():
+        cells = [_with_interval(row, name) for row in (metrics, metrics["without_pristine"])]
+        lines.append(f"{title:22}{cells[0]:28}{cells[1]}")
+    lines += ["", f"{'type':22}{'SRCC':>7}{'RMSE':>8}{'images':>9}"]
+    for name, row in metrics["by_type"].items():
+        lines.append(f"{name:22}{_number(row['srcc']):>7}{_number(row['rmse'], 1):>8}{row['images']:>9}")
+    clusters = metrics["clusters"]
+    counts = f"{clusters['active']} of {len(clusters['names'])} clusters active, effective number {clusters['effective']:.1f}"
+    agreement = "  ".join(f"{title} {_number(clusters[name])}" for name, title in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity")))
+    lines += ["", f"{counts};  with the true types: {agreement}"]
+    return lines + [f"  cluster {k}: {name}" for k, name in enumerate(clusters["names"])]
+
+
+def _with_interval(row, name):
+    digits = 1 if name in ("rmse", "mae") else 3
+    low, high = row[f"{name}_interval"]
+    return f"{_number(row[name], digits)} [{_number(low, digits)}, {_number(high, digits)}]"
+
+
+def _number(value, digits=3):
+    return "–" if value is None or value != value else f"{value:.{digits}f}"

@@ -1,0 +1,250 @@
+"""Test a run on references that it never saw: metrics, a table, predictions and figures.
+
+    python test_with_viz.py --experiment experiments/resnet18_distorted
+    python test_with_viz.py --experiment experiments/resnet18_distorted --references path/to/images --skip_tsne
+
+Everything lands in the run's visualizations/ folder.
+"""
+
+import argparse
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import plots
+from command_line import HelpFormatter, run_script, whole
+from distorted_dataset import DistortedImageDataset
+from distortions import DISTORTIONS
+from errors import UserError
+from metrics import bootstrap_intervals, cluster_measures, cluster_names, quality_measures, srcc
+from models import load_run
+from models.checkpoint import write_atomically, write_json
+from models.run import Predictions
+from references import load_test_references, resolve_source
+from report import table
+
+TSNE_IMAGES = 3000  # at most; t-SNE of more takes long and shows no more
+EXAMPLES = 8  # images a row of the samples figure
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("--experiment", required=True, help="the run's folder, such as experiments/resnet18_distorted")
+    add("--checkpoint", choices=("best", "last"), default="best", help="best by validation SRCC, or the last epoch's")
+    add("--test_samples", type=whole(2), default=500, help="held-out references, at most")
+    add("--references", help="test on 'cifar10', 'photos' or a folder (default: the run's own source)")
+    add("--data_root", help="folder that holds CIFAR-10, or gets it (default: the run's)")
+    add("--seed", type=whole(0), help="choice of test references and their draws (default: the run's --data_seed)")
+    add("--skip_tsne", action="store_true", help="leave out the t-SNE figure, the slowest")
+    add("--device", default="auto", help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one")
+    return parser.parse_args(argv)
+
+
+def main(args):
+    run = load_run(args.experiment, args.checkpoint, args.device)
+    dataset = held_out_dataset(args, run.config)
+    images, predictions = predict(run, dataset)
+    metrics = measure(args, run, dataset, predictions)
+    folder = Path(args.experiment) / "visualizations"
+    folder.mkdir(exist_ok=True)
+    write_predictions(folder / "predictions.csv", dataset, predictions)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for name, figure in figures(args, run, dataset, images, predictions, metrics):
+        figure.savefig(folder / f"{name}.png", dpi=100)
+        metrics["figures"].append(f"{name}.png")
+    write_json(folder / "metrics.json", without_nan(metrics))
+    print("\n".join(["", *table(metrics), ""]))
+    print(f"{folder}: metrics.json, predictions.csv, {', '.join(metrics['figures'])}")
+
+
+def held_out_dataset(args, config):
+    """The fixed test set: the run's own held-out references, or others that --references and --seed name."""
+    unknown = [name for name in config["types"] if name not in DISTORTIONS]
+    if unknown:
+        raise UserError(f"{args.experiment} was trained on {unknown[0]!r}, which distortions.py does not have")
+    source = args.references or config["references"]
+    source, warning = resolve_source(source, args.data_root or config["data_root"])
+    if warning:
+        print(f"warning: {warning}")
+    seed = config["data_seed"] if args.seed is None else args.seed
+    where = config["image_size"], args.data_root or config["data_root"], config["data_seed"], seed
+    references, dropped = load_test_references(source, args.test_samples, *where, exclude=config["reference_digests"])
+    if dropped:
+        print(f"{dropped} images left out: the run was trained or validated on them")
+    if len(references) < args.test_samples:
+        print(f"{len(references)} test references, all that {references.source} has (--test_samples {args.test_samples})")
+    how = tuple(config["types"]), config["distortions_per_image"], seed, "test", config["compose"]
+    return DistortedImageDataset(references, *how, redistort=False)
+
+
+def predict(run, dataset):
+    """(images (N, 3, S, S) uint8, Predictions) in the dataset's order."""
+    device, images, answers = next(run.model.parameters()).device, [], []
+    with tqdm(total=len(dataset), desc="predicting", unit="image", leave=False) as bar:
+        for batch, _ in dataset.batches(torch.arange(len(dataset)), 256, device):
+            answers.append(run.predict(batch))
+            images.append(batch.cpu().numpy())
+            bar.update(len(batch))
+    return np.concatenate(images), Predictions(*(np.concatenate(values) for values in zip(*answers)))
+
+
+def measure(args, run, dataset, predictions):
+    """Everything that metrics.json holds; intervals are by photograph (each reference its own, where it is no crop)."""
+    config, labels, n_clusters = run.config, dataset.labels, predictions.responsibilities.shape[1]
+    true, types = labels.quality.double().numpy(), labels.type.numpy()
+    photographs = dataset.references.photographs[labels.reference.numpy()]
+    distorted = types < len(dataset.types)
+
+    def quality(chosen):
+        values = quality_measures(true[chosen], predictions.qualities[chosen])
+        intervals = bootstrap_intervals(true[chosen], predictions.qualities[chosen], photographs[chosen])
+        return values | {f"{name}_interval": interval for name, interval in intervals.items()}
+
+    names = cluster_names(predictions.clusters, types, true, dataset.class_names, n_clusters)
+    return {
+        "run": Path(args.experiment).resolve().name,
+        "checkpoint": args.checkpoint,
+        "epoch": run.epoch + 1,
+        "seed": config["seed"],
+        "trained_on": config["references_name"],
+        "references": dataset.references.source,
+        "test_references": len(dataset.references),
+        "photographs": len(np.unique(photographs)),
+        "digest": dataset.digest(),
+        "images": len(dataset),
+        **quality(np.ones(len(true), bool)),
+        "without_pristine": {"images": int(distorted.sum()), **quality(distorted)},
+        "by_type": by_type(true, predictions.qualities, types, dataset.types),
+        "clusters": {**cluster_measures(predictions.clusters, types, n_clusters), "names": names},
+        "figures": [],
+    }
+
+
+def by_type(true, predicted, types, names):
+    """{type: its SRCC, RMSE and number of images}."""
+    rows = {}
+    for i, name in enumerate(names):
+        inside = types == i
+        if inside.sum() >= 3:
+            values = quality_measures(true[inside], predicted[inside])
+            rows[name] = {"srcc": values["srcc"], "rmse": values["rmse"], "images": int(inside.sum())}
+    return rows
+
+
+def write_predictions(path, dataset, predictions):
+    """A row an image."""
+    labels = dataset.labels
+    header = ("image", "reference", "steps", "type", "direction", "level", "quality", "predicted_quality", "cluster",
+              "responsibility", "log_likelihood")  # fmt: skip
+    with open(path.with_suffix(".tmp"), "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        for i in range(len(dataset)):
+            numbers = labels.level[i], labels.quality[i], predictions.qualities[i]
+            level, true, predicted = (f"{value:.4f}" for value in numbers)
+            cluster = predictions.clusters[i]
+            table.writerow(
+                (i, dataset.references.names[labels.reference[i]], steps_in_words(dataset, i),
+                 dataset.class_names[labels.type[i]], labels.direction[i].item(), level, true, predicted, cluster,
+                 f"{predictions.responsibilities[i, cluster]:.4f}", f"{predictions.log_likelihoods[i]:.4f}")
+            )  # fmt: skip
+    path.with_suffix(".tmp").replace(path)
+
+
+def steps_in_words(dataset, i):
+    """All of an image's distortions in their order: 'gaussian_blur 0.52 + rain 0.31'."""
+    labels = dataset.labels
+    steps = [(t, level) for t, level in zip(labels.steps[i].tolist(), labels.step_level[i].tolist()) if t >= 0]
+    return " + ".join(f"{dataset.types[t]} {level:.2f}" for t, level in steps)
+
+
+def figures(args, run, dataset, images, predictions, metrics):
+    """Yield (file name, Figure) in the order in which they are best read."""
+    labels, classes, types = dataset.labels, dataset.class_names, dataset.labels.type.numpy()
+    true, predicted, clusters = labels.quality.double().numpy(), predictions.qualities, predictions.clusters
+    n_clusters = predictions.responsibilities.shape[1]
+    subtitle = f"{metrics['run']}, {metrics['images']} held-out images from {metrics['references']}"
+    counts = np.zeros((n_clusters, len(classes)), int)
+    np.add.at(counts, (clusters, types), 1)
+    within = metrics["by_type"]
+
+    yield "predicted_vs_true", plots.plot_predicted_vs_true(
+        true, predicted, types, classes, metrics["srcc"], metrics["srcc_interval"], subtitle
+    )
+    if within:
+        values, overall = np.array([row["srcc"] for row in within.values()]), metrics["without_pristine"]["srcc"]
+        yield "srcc_by_type", plots.plot_srcc_by_type(values, list(within), overall, subtitle)
+    worst = [DISTORTIONS[name].worst_quality for name in dataset.types]
+    level = labels.level.numpy()
+    yield "quality_vs_level", plots.plot_quality_vs_level(level, predicted, types, dataset.types, worst, subtitle)
+    cluster_labels = [f"{k}: {name}" for k, name in enumerate(metrics["clusters"]["names"])]
+    yield "cluster_distribution", plots.plot_cluster_distribution(counts, classes, cluster_labels, subtitle)
+    yield "cluster_by_type", plots.plot_cluster_by_type(counts, classes, subtitle)
+    yield "quality_by_cluster", plots.plot_quality_by_cluster(true, predicted, clusters, n_clusters, subtitle)
+    some = np.sort(np.random.default_rng(0).permutation(len(true))[:TSNE_IMAGES])
+    z = predictions.embeddings.astype(np.float64)
+    z = (z - z.mean(0)) / np.maximum(z.std(0), 1e-9)
+    shown = types[some], classes, clusters[some], n_clusters, true[some]
+    if not args.skip_tsne:
+        yield "tsne", plots.plot_embedding(tsne(z[some]), *shown, "t-SNE", subtitle)
+    points, axis_names = pca(z)
+    yield "pca", plots.plot_embedding(points[some], *shown, "PCA", subtitle, axis_names)
+    yield "samples", samples_figure(dataset, images, predictions, subtitle)
+    log = [json.loads(line) for line in (Path(args.experiment) / "log.jsonl").read_text().splitlines()]
+    yield "training_curves", plots.plot_training_curves(log, f"{metrics['run']}, trained on {metrics['trained_on']}")
+
+
+def tsne(z):
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30, (len(z) - 1) / 3)
+    print(f"t-SNE of {len(z)} images …", flush=True)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(z)
+
+
+def pca(z):
+    """((N, 2) scores on the first two principal components, their names with the share of variance)."""
+    from sklearn.decomposition import PCA
+
+    model = PCA(2, svd_solver="full").fit(z)
+    names = tuple(f"component {i + 1} ({100 * share:.0f} % of variance)" for i, share in enumerate(model.explained_variance_ratio_))
+    return model.transform(z), names
+
+
+def samples_figure(dataset, images, predictions, subtitle):
+    """Typical images over the range of quality, and those scored best and worst."""
+    labels = dataset.labels
+    true, error = labels.quality.double().numpy(), np.abs(predictions.qualities - labels.quality.double().numpy())
+    by_quality = np.random.default_rng(0).permutation(len(true))[: 40 * EXAMPLES]
+    by_quality = by_quality[np.argsort(-true[by_quality])]
+    spread = by_quality[np.linspace(0, len(by_quality) - 1, min(EXAMPLES, len(by_quality))).round().astype(int)]
+    distorted = np.flatnonzero(labels.type.numpy() < len(dataset.types))
+    order = distorted[np.argsort(error[distorted], kind="stable")]
+    rows = [("by true quality", spread), ("best scored", order[:EXAMPLES]), ("worst scored", order[::-1][:EXAMPLES])]
+    captions = {}
+    for i in np.concatenate([indices for _, indices in rows]):
+        what = dataset.class_names[labels.type[i]].replace("_", " ")
+        level = f" {labels.level[i]:.2f}" if labels.level[i] > 0 else ""
+        scores = f"predicted {predictions.qualities[i]:.0f}, true {true[i]:.0f}"
+        captions[i] = f"{what}{level}\n{scores}\ncluster {predictions.clusters[i]}"
+    return plots.plot_samples(images, captions, rows, subtitle)
+
+
+def without_nan(value):
+    """JSON has no nan: null stands for a value that could not be computed."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+if __name__ == "__main__":
+    run_script(main, parse_args)

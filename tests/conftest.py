@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from distorted_dataset import DistortedImageDataset
+from references import load_training_references
+
+
+def pytest_configure():
+    torch.set_num_threads(1)  # two workers share two cores
+
+
+@pytest.fixture(scope="session")
+def crops():
+    """240 references of 32×32 from the training photographs."""
+    return load_training_references("photos", 240, 0, 32, "data", 0)[0]
+
+
+@pytest.fixture
+def dataset(crops):
+    return DistortedImageDataset(crops, distortions_per_image=5, seed=0)

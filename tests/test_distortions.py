@@ -1,0 +1,178 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from distortions import DISTORTION_TYPES, DISTORTIONS, apply_distortion, distort, interpolate, luma, select_types
+from draws import Draw, make_key
+from jpeg import jpeg_round_trip
+from references import load_photo
+
+SIGNED = [(name, sign) for name, entry in DISTORTIONS.items() for sign in ((-1, 1) if entry.directions else (1,))]
+
+
+def run(name, images, level, direction=1, keys=None):
+    """Distort all images by one type; level a number or one an image."""
+    count = len(images)
+    keys = make_key(7, torch.arange(count)) if keys is None else keys
+    levels = torch.as_tensor(level, dtype=torch.float32).expand(count)
+    return distort(images, (name,), torch.zeros(count, dtype=torch.long), levels, torch.full((count,), direction), keys)
+
+
+def parameters(images, level, direction=1):
+    """The arguments of a distortion's own function."""
+    shape = (len(images), 1, 1, 1)
+    return images.float() / 255, torch.full(shape, level), torch.full(shape, float(direction)), Draw(make_key(torch.arange(len(images))))
+
+
+def test_the_default_types_are_the_eight_in_label_order():
+    assert DISTORTION_TYPES == ("gaussian_blur", "motion_blur", "gaussian_noise", "jpeg_compression", "color_saturation",
+                                "contrast", "brightness", "pixelation")  # fmt: skip
+    assert [DISTORTIONS[name].worst_quality for name in DISTORTION_TYPES] == [40, 35, 30, 20, 50, 50, 55, 35]
+
+
+@pytest.mark.parametrize("name, direction", SIGNED)
+def test_level_0_is_the_identity(name, direction, crops):
+    images, *rest = parameters(crops.images, 0.0, direction)
+    assert torch.equal((DISTORTIONS[name].function(images, *rest) * 255).round().to(torch.uint8), crops.images)
+
+
+@pytest.mark.parametrize("name, direction", SIGNED)
+def test_the_mean_error_grows_strictly_with_the_level(name, direction, crops):
+    levels = np.linspace(0, 1, 11) if name in ("jpeg_compression", "gaussian_blur") else np.linspace(0, 1, 21)
+    errors = [(run(name, crops.images, level, direction).float() - crops.images).abs().mean().item() for level in levels]
+    assert errors[0] == 0 and (np.diff(errors) > 0).all(), np.round(errors, 3)
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_an_image_depends_on_neither_its_batch_nor_its_place(name, crops):
+    keys, levels = make_key(3, torch.arange(60)), torch.linspace(0.2, 1, 60)
+    together = run(name, crops.images[:60], levels, -1, keys)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:23]
+    assert torch.equal(run(name, crops.images[order], levels[order], -1, keys[order]), together[order])
+    assert torch.equal(run(name, crops.images[59:60], levels[59:], -1, keys[59:60])[0], together[59])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(list(DISTORTIONS)), st.integers(8, 41), st.integers(8, 41), st.floats(0, 1), st.sampled_from((-1, 1)))
+def test_any_size_level_and_direction_gives_an_image_of_that_size(name, height, width, level, direction):
+    images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert run(name, images, level, direction).shape == images.shape
+
+
+@pytest.mark.parametrize("setting", (3, 7, 12, 18, 26, 75))
+@pytest.mark.parametrize("crop", ((0, 0, 32, 32), (10, 20, 251, 173)))
+def test_jpeg_agrees_with_pillows_codec(setting, crop):
+    errors = []
+    for i in range(7):
+        image = load_photo(i).crop(crop)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=setting, subsampling="4:2:0")
+        batch = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+        ours = jpeg_round_trip(batch, torch.full((1, 1, 1, 1), float(setting)))[0].permute(1, 2, 0) * 255
+        errors.append(np.abs(ours.numpy() - np.asarray(Image.open(buffer), np.float32)).mean())
+    assert np.mean(errors) < 0.2, errors  # grey levels; the law allows 1
+
+
+@pytest.mark.parametrize("level, sigma", ((0.2, 0.60), (0.6, 0.945), (1.0, 1.83)))
+def test_gaussian_blur_agrees_with_opencv(level, sigma, crops):
+    ours = DISTORTIONS["gaussian_blur"].function(*parameters(crops.images[:20], level)).permute(0, 2, 3, 1).numpy()
+    for image, result in zip(crops.images[:20].permute(0, 2, 3, 1).numpy(), ours):
+        assert np.abs(cv2.GaussianBlur(image.astype(np.float32) / 255, (15, 15), sigma) - result).max() < 1e-5
+
+
+def test_motion_blur_leaves_a_point_where_it_was_and_spreads_it_to_its_length():
+    point = torch.zeros(50, 3, 31, 31)
+    point[:, :, 15, 15] = 1
+    _, *rest = parameters(point, 1.0)
+    spread = DISTORTIONS["motion_blur"].function(point, *rest)[:, 0]
+    at = torch.arange(31.0) - 15
+    assert torch.allclose(spread.sum((1, 2)), torch.ones(50), atol=1e-5)
+    assert (spread * at).sum((1, 2)).abs().max() < 1e-4 and (spread * at[:, None]).sum((1, 2)).abs().max() < 1e-4
+    far = ((spread > 0) * (at**2 + at[:, None] ** 2).sqrt()).amax((1, 2))
+    assert (far <= 8.67 / 2 + 1).all() and (far >= 8.67 / 2 - 1).all()
+
+
+def test_gaussian_noise_has_the_tables_deviation():
+    grey = torch.full((200, 3, 32, 32), 128, dtype=torch.uint8)
+    for level, deviation in ((0.2, 6.8), (0.8, 27.2)):
+        assert run("gaussian_noise", grey, level).float().std().item() == pytest.approx(deviation, rel=0.02)
+
+
+@pytest.mark.parametrize("level, direction, factor", ((0.4, -1, 0.721), (0.4, 1, 1.66), (1.0, -1, 0.27)))
+def test_saturation_scales_chroma_and_keeps_luma(level, direction, factor, crops):
+    images, *rest = parameters(crops.images, level, direction)
+    output = DISTORTIONS["color_saturation"].function(images, *rest)
+    assert torch.allclose(luma(output), luma(images), atol=1e-5)
+    assert torch.allclose(output - luma(output), factor * (images - luma(images)), atol=1e-5)
+
+
+@pytest.mark.parametrize("level, direction, factor", ((0.6, -1, 0.55), (0.6, 1, 1.48)))
+def test_contrast_scales_about_the_mean(level, direction, factor, crops):
+    images, *rest = parameters(crops.images, level, direction)
+    output = DISTORTIONS["contrast"].function(images, *rest)
+    assert torch.allclose(output.std((1, 2, 3)), factor * images.std((1, 2, 3)), rtol=1e-3)
+    assert torch.allclose(luma(output).mean((1, 2, 3)), luma(images).mean((1, 2, 3)), atol=1e-4)
+
+
+def test_brightness_shifts_all_pixels_alike():
+    grey = torch.full((1, 3, 8, 8), 128, dtype=torch.uint8)
+    assert run("brightness", grey, 0.6, -1).unique().tolist() == [128 - 56]
+    assert run("brightness", grey, 0.6, 1).unique().tolist() == [128 + 56]
+
+
+def test_pixelation_at_level_08_shows_blocks_of_two_pixels(crops):
+    output = run("pixelation", crops.images, 0.8)
+    same = (output[..., 1:] == output[..., :-1]).all(1).all(1)  # (N, 31): columns equal to their left neighbour
+    runs_of_two = same[:, 1:] ^ same[:, :-1]
+    assert runs_of_two.float().mean() > 0.95
+
+
+@given(st.floats(0, 1, width=32))
+def test_interpolate_agrees_with_numpy(level):
+    nodes = (1, 2.08, 2.97, 3.86, 5.37, 8.67)
+    expected = np.interp(level, np.linspace(0, 1, 6), nodes)
+    assert interpolate(torch.tensor([level]), *nodes).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_apply_distortion_serves_pil_and_arrays_alike(crops):
+    array = crops.images[0].permute(1, 2, 0).numpy()
+    from_array, quality = apply_distortion(array, "motion_blur", 0.5, seed=3)
+    from_pil, _ = apply_distortion(Image.fromarray(array), "motion_blur", 0.5, seed=3)
+    assert isinstance(from_pil, Image.Image) and np.array_equal(np.asarray(from_pil), from_array)
+    assert quality == 67.5
+    assert not np.array_equal(from_array, apply_distortion(array, "motion_blur", 0.5, seed=4)[0])
+
+
+def test_apply_distortion_draws_a_direction_from_the_seed_alone(crops):
+    array = crops.images[0].permute(1, 2, 0).numpy()
+    brighter = [{apply_distortion(array, "brightness", level, seed=seed)[0].mean() > array.mean() for level in (0.2, 1)}
+                for seed in range(20)]  # fmt: skip
+    assert {True} in brighter and {False} in brighter and {True, False} not in brighter
+
+
+@pytest.mark.parametrize("change, message", (
+    ({"distortion_type": "snow"}, "unknown distortion 'snow'.*gaussian_blur"),
+    ({"level": 1.2}, "level 1.2 is outside 0–1"),
+    ({"level": float("nan")}, "level nan"),
+    ({"direction": 0}, "direction 0"),
+    ({"image": np.zeros((7, 32, 3), np.uint8)}, r"sides of 8 or more, got uint8 \(7, 32, 3\)"),
+    ({"image": np.zeros((32, 32, 3))}, "got float64"),
+))  # fmt: skip
+def test_apply_distortion_refuses_bad_input(change, message):
+    good = {"image": np.zeros((32, 32, 3), np.uint8), "distortion_type": "contrast", "level": 0.5, "direction": 1}
+    with pytest.raises(ValueError, match=message):
+        apply_distortion(**{**good, **change})
+
+
+def test_select_types():
+    assert select_types("default") == DISTORTION_TYPES and select_types("all") == tuple(DISTORTIONS)
+    assert select_types("rain, fog") == ("rain", "fog")
+    for names, message in (("rain,snow", "unknown distortion 'snow'"), ("rain,rain", "named twice"), ("", "unknown")):
+        with pytest.raises(ValueError, match=message):
+            select_types(names)

@@ -1,0 +1,312 @@
+"""Train a network to score distorted images, with a Gaussian mixture refitted over its embeddings as it learns.
+
+    python train_with_distortions.py --experiment_name resnet18_distorted
+    python train_with_distortions.py --experiment_name mine --references path/to/images --epochs 20
+
+The run lands in experiments/<experiment_name>; test it with test_with_viz.py.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA's matrix products are not reproducible
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from command_line import HelpFormatter, real, run_script, whole
+from distorted_dataset import DistortedImageDataset
+from distortions import MIN_SIDE, select_types
+from errors import UserError
+from metrics import cluster_measures, plcc, srcc
+from models.checkpoint import load_checkpoint, save_checkpoint, write_json
+from models.losses import cluster_loss, quality_loss, type_loss
+from models.quality_net import BACKBONES, STEMS, resolve_stem
+from models.run import build, choose_device, forward
+from references import load_training_references, resolve_source
+
+ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run is resumed
+WEIGHT_DECAY = 0.05
+WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add("--experiment_name", required=True, help="name of the run's folder under experiments/")
+    add("--references", default="auto", help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos")
+    add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
+    add("--image_size", type=whole(MIN_SIDE), default=32, help="side of a reference, pixels")
+    add("--train_samples", type=whole(1), default=500, help="references to train on")
+    add("--val_samples", type=whole(2), default=100, help="references that choose best.pt")
+    add("--distortions", default="default", help="'default' (the eight), 'all', or names separated by commas")
+    add("--distortions_per_image", type=whole(1), default=5, help="distorted images a reference, beside the pristine")
+    add("--compose", type=whole(1), default=1, help="up to this many different distortions one after another")
+    add("--redistort", action=switch, default=True, help="new distortions every epoch, or the same for the whole run")
+    add("--backbone", choices=BACKBONES, default="resnet18", help="the network")
+    add("--stem", choices=("auto", *STEMS), default="auto", help="its first layer; auto: small under 64 pixels")
+    add("--pretrained", action=switch, default=False, help="start from ImageNet's weights; needs --stem imagenet")
+    add("--embedding_dim", type=whole(2, 512), default=32, help="dimensions of the embedding, 16 to 64 are good")
+    add("--n_clusters", type=whole(2), default=8, help="components of the mixture")
+    add("--refit_interval", type=whole(1), default=10, help="epochs from one fit of the mixture to the next")
+    add("--cluster_loss_weight", type=real(0), default=0.5, help="weight of the pull to clusters; 0 turns it off")
+    add("--type_loss_weight", type=real(0), default=0.1, help="weight of predicting the type; 0 removes that head")
+    add("--epochs", type=whole(1), default=50, help="passes over all images")
+    add("--batch_size", type=whole(2), default=128, help="images a step")
+    add("--lr", type=real(0), default=1e-3, help="peak of the one-cycle learning rate")
+    add("--seed", type=whole(0), default=0, help="of the weights, the batch order and the training draws")
+    add("--data_seed", type=whole(0), default=0, help="of the choice of references, the splits and validation's draws")
+    add("--device", default="auto", help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one")
+    add("--amp", action=switch, default=None, help="bfloat16 arithmetic; by default where the hardware has it")
+    add("--resume", action="store_true", help="go on with this run from its last.pt; its flags are taken from the run")
+    add("--overwrite", action="store_true", help="replace the run of this name")
+    return parser
+
+
+def parse_args(argv=None):
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    args.folder = Path("experiments") / args.experiment_name
+    if args.folder.parent != Path("experiments") or args.experiment_name in (".", ".."):
+        parser.error(f"--experiment_name {args.experiment_name!r} must be a plain name, without / or ..")
+    if args.resume and args.overwrite:
+        parser.error("--resume goes on with the run, --overwrite replaces it: give one of them")
+    if args.resume:
+        return resumed_args(parser, args, argv)
+    return args
+
+
+def resumed_args(parser, args, argv):
+    """The run's own flags. A flag that was typed must agree with them."""
+    path = args.folder / "config.json"
+    if not path.is_file():
+        parser.error(f"--resume: {args.folder} holds no run to go on with; leave --resume out to start it")
+    saved = {name: value for name, value in json.loads(path.read_text()).items() if hasattr(args, name)}
+    resumed = parser.parse_args(argv, argparse.Namespace(**{k: v for k, v in saved.items() if k not in ANY_TIME}))
+    for name, value in saved.items():
+        if name not in ANY_TIME and getattr(resumed, name) != value:
+            parser.error(
+                f"--resume: --{name} {getattr(resumed, name)} differs from the run's {value}; "
+                "leave it out, or start a new run under another --experiment_name"
+            )
+    resumed.folder = args.folder
+    return resumed
+
+
+def main(args):
+    device = choose_device(args.device)
+    refuse_to_mix(args)
+    types = select_types(args.distortions)
+    args.references, warning = resolve_source(args.references, args.data_root)
+    args.stem, args.amp = resolve_stem(args.stem, args.image_size), resolve_amp(args.amp, device)
+    where = (args.image_size, args.data_root, args.data_seed)
+    train_references, val_references = load_training_references(
+        args.references, args.train_samples, args.val_samples, *where
+    )
+    how = (types, args.distortions_per_image)
+    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort)
+    val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
+    config = describe(args, types, train, val)
+    announce(config, warning, device)
+
+    make_deterministic(args.seed)
+    model, mixture = build(config, args.pretrained)
+    model, mixture = model.to(device), mixture.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, args.lr, epochs=args.epochs, steps_per_epoch=math.ceil(len(train) / args.batch_size), pct_start=WARM_UP
+    )
+    start_epoch, best_srcc = start_folder(args, config, model, mixture, optimizer, schedule, device)
+
+    for epoch in range(start_epoch, args.epochs):
+        train.set_epoch(epoch)
+        refit = None
+        if is_refit_epoch(epoch, args.refit_interval):
+            refit = mixture.refit(embeddings_of(model, train), args.seed)
+        losses, images_per_second = train_one_epoch(model, mixture, optimizer, schedule, train, epoch, args)
+        scores = evaluate(model, mixture, val)
+        log_epoch(args, epoch, losses, scores, refit, images_per_second)
+        state = {"config": config, "epoch": epoch, "model": model.state_dict(), "mixture": mixture.state_dict()}
+        if scores["srcc"] > best_srcc:
+            best_srcc = scores["srcc"]
+            save_checkpoint(args.folder / "best.pt", {**state, "finished": False})
+        training = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "best_srcc": best_srcc}
+        save_checkpoint(args.folder / "last.pt", {**state, **training, "finished": False})
+
+    for name in ("best", "last"):
+        scores = finish(args.folder / f"{name}.pt", model, mixture, train, val, args.seed, device)
+        print(f"{name}.pt: epoch {scores.pop('epoch') + 1}, {in_words(scores)}")
+    print(f"test it: python test_with_viz.py --experiment {args.folder}")
+
+
+def is_refit_epoch(epoch, refit_interval):
+    """The mixture is refitted before epochs interval, 2 × interval, … (counted from 0)."""
+    return epoch > 0 and epoch % refit_interval == 0
+
+
+def train_one_epoch(model, mixture, optimizer, schedule, dataset, epoch, args):
+    """One pass in a random order. Returns ({name of a loss: its mean}, images per second)."""
+    model.train()
+    device = next(model.parameters()).device
+    labels, totals, started = dataset.labels, 0, time.perf_counter()
+    batches = dataset.batches(dataset.epoch_order(args.seed, epoch), args.batch_size, device)
+    title = f"epoch {epoch + 1}/{args.epochs}"
+    with tqdm(total=len(dataset), desc=title, unit="image", leave=False, mininterval=0.5) as bar:
+        for images, indices in batches:
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+                output = model(images)
+            qualities, types = labels.quality[indices].to(device), labels.type[indices].to(device)
+            losses = {"quality_loss": quality_loss(output.quality, qualities)}
+            loss = losses["quality_loss"]
+            if mixture.fitted and args.cluster_loss_weight:
+                losses["cluster_loss"] = cluster_loss(mixture.log_posteriors(output.embedding)).float()
+                loss = loss + args.cluster_loss_weight * losses["cluster_loss"]
+            if output.type_logits is not None:
+                losses["type_loss"] = type_loss(output.type_logits, types)
+                loss = loss + args.type_loss_weight * losses["type_loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            totals = totals + len(images) * torch.stack([loss, *losses.values()]).detach()
+            bar.update(len(images))
+    means = (totals / len(dataset)).tolist()
+    if not np.isfinite(means).all():
+        raise UserError(f"the loss of epoch {epoch + 1} is not finite; lower --lr (now {args.lr}), then --resume")
+    return dict(zip(("loss", *losses), means)), len(dataset) / (time.perf_counter() - started)
+
+
+def predict(model, dataset):
+    """(qualities (N,), embeddings (N, D)) of a dataset's images in their order, numpy."""
+    device = next(model.parameters()).device
+    answers = [forward(model, images) for images, _ in dataset.batches(torch.arange(len(dataset)), 256, device)]
+    qualities, embeddings = (torch.cat(values) for values in zip(*answers))
+    return qualities.double().cpu().numpy(), embeddings.cpu().numpy()
+
+
+def embeddings_of(model, dataset):
+    return predict(model, dataset)[1]
+
+
+def evaluate(model, mixture, dataset):
+    """Validation scores: correlations, and the clusters where a mixture has been fitted."""
+    qualities, embeddings = predict(model, dataset)
+    true = dataset.labels.quality.double().numpy()
+    scores = {"srcc": srcc(true, qualities), "plcc": plcc(true, qualities)}
+    if mixture.fitted:
+        clusters = mixture.log_joint(torch.from_numpy(embeddings).to(mixture.means.device)).argmax(1).cpu().numpy()
+        measures = cluster_measures(clusters, dataset.labels.type.numpy(), len(mixture.weights))
+        scores |= {"active_clusters": measures["active"], "nmi": measures["nmi"]}
+    return scores
+
+
+def finish(path, model, mixture, train, val, seed, device):
+    """Fit the mixture to the checkpoint's own weights, once, so that clusters and embeddings belong together."""
+    state = load_checkpoint(path, device)
+    model.load_state_dict(state["model"])
+    mixture.load_state_dict(state["mixture"])
+    if not state["finished"]:
+        train.set_epoch(state["epoch"])
+        mixture.refit(embeddings_of(model, train), seed)
+        save_checkpoint(path, {**state, "mixture": mixture.state_dict(), "finished": True})
+    return {"epoch": state["epoch"], **evaluate(model, mixture, val)}
+
+
+def refuse_to_mix(args):
+    if (args.folder / "config.json").exists() and not (args.resume or args.overwrite):
+        raise UserError(
+            f"{args.folder} holds a run already; --resume goes on with it, --overwrite replaces it, "
+            "another --experiment_name leaves it alone"
+        )
+
+
+def start_folder(args, config, model, mixture, optimizer, schedule, device):
+    """Prepare the run's folder. Returns (first epoch, best validation SRCC so far), restored where --resume finds
+    a checkpoint."""
+    last = args.folder / "last.pt"
+    if args.resume and last.is_file():
+        state = load_checkpoint(last, device)
+        if state["config"]["digest"] != config["digest"]:
+            raise UserError(f"--resume: the references of {args.folder} have changed since it began; start a new run")
+        for part, name in ((model, "model"), (mixture, "mixture"), (optimizer, "optimizer"), (schedule, "schedule")):
+            part.load_state_dict(state[name])
+        trim_log(args.folder / "log.jsonl", state["epoch"])
+        return state["epoch"] + 1, state["best_srcc"]
+    if args.folder.exists():
+        for name in ("log.jsonl", "last.pt", "best.pt"):
+            (args.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(args.folder / "visualizations", ignore_errors=True)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    write_json(args.folder / "config.json", config)
+    return 0, -math.inf
+
+
+def trim_log(path, last_epoch):
+    """Drop what was logged after the checkpoint; those epochs will run again."""
+    lines = path.read_text().splitlines(keepends=True)[: last_epoch + 1]
+    path.write_text("".join(lines))
+
+
+def log_epoch(args, epoch, losses, scores, refit, images_per_second):
+    """The same values as a line for people and a line of JSON."""
+    kept = {} if refit is None or refit.kept is None else {"kept": refit.kept}
+    values = {**losses, **scores, **kept}
+    print(f"epoch {epoch + 1:3d}/{args.epochs}  {in_words(values)}  {images_per_second:.0f} images/s", flush=True)
+    line = {"epoch": epoch, "refit": refit is not None, **values, "images_per_second": images_per_second}
+    with open(args.folder / "log.jsonl", "a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def in_words(values):
+    return "  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+
+
+def describe(args, types, train, val):
+    """What a run is: its flags, what they came to, and the versions. Plain JSON values."""
+    flags = {name: value for name, value in vars(args).items() if name not in ("folder", *ANY_TIME)}
+    found = {
+        "types": list(types),
+        "references_name": train.references.source,
+        "digest": train.digest() + val.digest(),
+        "reference_digests": train.references.digests() + val.references.digests(),
+    }
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    return {**flags, **found, "versions": versions}
+
+
+def announce(config, warning, device):
+    if warning:
+        print(f"warning: {warning}")
+    hidden = ("reference_digests", "versions", "types")
+    print("  ".join(f"{name}={value}" for name, value in config.items() if name not in hidden))
+    versions = "  ".join(f"{name} {value}" for name, value in config["versions"].items())
+    images = config["train_samples"] * (config["distortions_per_image"] + 1)
+    print(f"device {device}  {versions}")
+    print(f"{images} images an epoch from {config['references_name']}, types {', '.join(config['types'])}", flush=True)
+
+
+def make_deterministic(seed):
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+
+
+def resolve_amp(amp, device):
+    """bfloat16 where it was asked for, or by default where it is native."""
+    if amp is not None:
+        return amp
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+if __name__ == "__main__":
+    run_script(main, parse_args)
