@@ -19,6 +19,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA's matrix 
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
 from command_line import HelpFormatter, real, run_script, whole
@@ -35,6 +36,8 @@ from references import load_training_references, resolve_source
 ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run is resumed
 WEIGHT_DECAY = 0.05
 WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
+AVERAGING = 0.98  # of the weights that are validated, clustered and kept: an exponential mean over about 50 steps
+BATCH_NORM_IMAGES = 512  # settle the batch-norm statistics of the averaged weights
 
 
 def build_parser():
@@ -123,25 +126,28 @@ def main(args):
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, args.lr, epochs=args.epochs, steps_per_epoch=math.ceil(len(train) / args.batch_size), pct_start=WARM_UP
     )
-    start_epoch, best_srcc = start_folder(args, config, model, mixture, optimizer, schedule, device)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING))
+    training = {"online": model, "averaged": averaged, "mixture": mixture, "optimizer": optimizer, "schedule": schedule}
+    start_epoch, best_srcc = start_folder(args, config, training, device)
 
     for epoch in range(start_epoch, args.epochs):
         train.set_epoch(epoch)
         refit = None
         if is_refit_epoch(epoch, args.refit_interval):
-            refit = mixture.refit(embeddings_of(model, train), args.seed)
-        losses, images_per_second = train_one_epoch(model, mixture, optimizer, schedule, train, epoch, args)
-        scores = evaluate(model, mixture, val)
+            refit = mixture.refit(embeddings_of(averaged.module, train), args.seed)
+        losses, images_per_second = train_one_epoch(training, train, epoch, args)
+        settle_batch_norm(averaged, train, epoch, args)
+        scores = evaluate(averaged.module, mixture, val)
         log_epoch(args, epoch, losses, scores, refit, images_per_second)
-        state = {"config": config, "epoch": epoch, "model": model.state_dict(), "mixture": mixture.state_dict()}
+        tested = {"config": config, "epoch": epoch, "model": averaged.module.state_dict(), "mixture": mixture.state_dict()}
         if scores["srcc"] > best_srcc:
             best_srcc = scores["srcc"]
-            save_checkpoint(args.folder / "best.pt", {**state, "finished": False})
-        training = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "best_srcc": best_srcc}
-        save_checkpoint(args.folder / "last.pt", {**state, **training, "finished": False})
+            save_checkpoint(args.folder / "best.pt", {**tested, "finished": False})
+        states = {name: part.state_dict() for name, part in training.items()}
+        save_checkpoint(args.folder / "last.pt", {**tested, **states, "best_srcc": best_srcc, "finished": False})
 
     for name in ("best", "last"):
-        scores = finish(args.folder / f"{name}.pt", model, mixture, train, val, args.seed, device)
+        scores = finish(args.folder / f"{name}.pt", averaged.module, mixture, train, val, args.seed, device)
         print(f"{name}.pt: epoch {scores.pop('epoch') + 1}, {in_words(scores)}")
     print(f"test it: python test_with_viz.py --experiment {args.folder}")
 
@@ -151,8 +157,9 @@ def is_refit_epoch(epoch, refit_interval):
     return epoch > 0 and epoch % refit_interval == 0
 
 
-def train_one_epoch(model, mixture, optimizer, schedule, dataset, epoch, args):
+def train_one_epoch(training, dataset, epoch, args):
     """One pass in a random order. Returns ({name of a loss: its mean}, images per second)."""
+    model, averaged, mixture, optimizer, schedule = training.values()
     model.train()
     device = next(model.parameters()).device
     labels, totals, started = dataset.labels, 0, time.perf_counter()
@@ -166,7 +173,7 @@ def train_one_epoch(model, mixture, optimizer, schedule, dataset, epoch, args):
             losses = {"quality_loss": quality_loss(output.quality, qualities)}
             loss = losses["quality_loss"]
             if mixture.fitted and args.cluster_loss_weight:
-                losses["cluster_loss"] = cluster_loss(mixture.log_posteriors(output.embedding)).float()
+                losses["cluster_loss"] = cluster_loss(mixture, output.embedding)
                 loss = loss + args.cluster_loss_weight * losses["cluster_loss"]
             if output.type_logits is not None:
                 losses["type_loss"] = type_loss(output.type_logits, types)
@@ -175,12 +182,21 @@ def train_one_epoch(model, mixture, optimizer, schedule, dataset, epoch, args):
             loss.backward()
             optimizer.step()
             schedule.step()
+            averaged.update_parameters(model)
             totals = totals + len(images) * torch.stack([loss, *losses.values()]).detach()
             bar.update(len(images))
     means = (totals / len(dataset)).tolist()
     if not np.isfinite(means).all():
         raise UserError(f"the loss of epoch {epoch + 1} is not finite; lower --lr (now {args.lr}), then --resume")
     return dict(zip(("loss", *losses), means)), len(dataset) / (time.perf_counter() - started)
+
+
+def settle_batch_norm(averaged, dataset, epoch, args):
+    """Measure the averaged weights' own batch-norm statistics: those of the trained weights do not fit them."""
+    device = next(averaged.parameters()).device
+    order = dataset.epoch_order(args.seed, epoch)[:BATCH_NORM_IMAGES]
+    with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+        update_bn((images for images, _ in dataset.batches(order, args.batch_size, device)), averaged)
 
 
 def predict(model, dataset):
@@ -227,15 +243,15 @@ def refuse_to_mix(args):
         )
 
 
-def start_folder(args, config, model, mixture, optimizer, schedule, device):
-    """Prepare the run's folder. Returns (first epoch, best validation SRCC so far), restored where --resume finds
-    a checkpoint."""
+def start_folder(args, config, training, device):
+    """Prepare the run's folder. Returns (first epoch, best validation SRCC so far); where --resume finds a checkpoint,
+    everything in `training` goes back to it."""
     last = args.folder / "last.pt"
     if args.resume and last.is_file():
         state = load_checkpoint(last, device)
         if state["config"]["digest"] != config["digest"]:
             raise UserError(f"--resume: the references of {args.folder} have changed since it began; start a new run")
-        for part, name in ((model, "model"), (mixture, "mixture"), (optimizer, "optimizer"), (schedule, "schedule")):
+        for name, part in training.items():
             part.load_state_dict(state[name])
         trim_log(args.folder / "log.jsonl", state["epoch"])
         return state["epoch"] + 1, state["best_srcc"]

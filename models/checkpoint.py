@@ -36,10 +36,13 @@ def save_checkpoint(path, state):
 
 def load_checkpoint(path, device="cpu"):
     """The dict that was saved. Raises UserError for a file that is damaged, foreign or of another version."""
+    foreign = f"{path} is not a checkpoint of this project, or is damaged"
+    if not zipfile.is_zipfile(path):
+        raise UserError(foreign)
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError) as problem:
-        raise UserError(f"{path} is not a checkpoint of this project, or is damaged ({type(problem).__name__})") from problem
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as problem:
+        raise UserError(f"{foreign} ({type(problem).__name__})") from problem
     version = state.get("format") if isinstance(state, dict) else None
     if version != FORMAT:
         raise UserError(f"{path} has checkpoint format {version}, this code reads {FORMAT}; train the run anew")

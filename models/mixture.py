@@ -14,7 +14,7 @@ from torch import nn
 
 from errors import UserError
 
-REG_COVAR = 1e-3  # added to the variances of standardised embeddings, so that no component shrinks to a point
+REG_COVAR = 1e-2  # added to the variances of standardised embeddings, so that no component shrinks to a point
 MAX_ITERATIONS = 200
 FIRST_FIT_STARTS = 5
 
@@ -60,7 +60,7 @@ class Mixture(nn.Module):
         before = self._assign(embeddings) if self.fitted else None
         center, scale = embeddings.mean(0), embeddings.std(0)
         if not np.isfinite(scale).all() or not (scale > 1e-12).any():
-            raise FloatingPointError("the mixture cannot be fitted: the embeddings are all the same, or not finite")
+            raise UserError("the mixture cannot be fitted: the embeddings are all the same, or not finite")
         scale = np.maximum(scale, 1e-6 * scale.max())
         model, converged = self._fit((embeddings - center) / scale, self._start(center, scale), seed)
         self._store(center, scale, model, np.arange(k))

@@ -1,0 +1,59 @@
+import json
+import os
+import pickle
+
+import pytest
+import torch
+
+from models.checkpoint import load_checkpoint, save_checkpoint, write_json
+
+
+def test_a_checkpoint_comes_back_as_it_was_and_loads_with_weights_only(tmp_path):
+    state = {"model": {"w": torch.randn(3, 4)}, "config": {"lr": 1e-3, "types": ["a"], "pretrained": None}, "epoch": 3}
+    save_checkpoint(tmp_path / "c.pt", state)
+    again = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert torch.equal(again["model"]["w"], state["model"]["w"]) and again["config"] == state["config"]
+    assert load_checkpoint(tmp_path / "c.pt")["epoch"] == 3
+
+
+def test_an_interrupted_write_leaves_the_old_checkpoint_readable(tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"epoch": 1})
+
+    def die(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", die)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, {"epoch": 2})
+    assert load_checkpoint(path)["epoch"] == 1
+
+
+def test_damaged_foreign_and_hostile_files_are_refused(tmp_path):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"w": torch.randn(1000)})
+    whole = path.read_bytes()
+
+    class Hostile:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "was_run"),))
+
+    torch.save({"format": 1, "config": Hostile()}, tmp_path / "hostile.pt")
+    torch.save({"format": 99}, tmp_path / "future.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.pt").write_text("hello")
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"a": 1}))
+    for name in ("hostile", "cut", "text", "pickle"):
+        with pytest.raises(ValueError, match="is not a checkpoint of this project, or is damaged"):
+            load_checkpoint(tmp_path / f"{name}.pt")
+    for name in ("future", "list"):
+        with pytest.raises(ValueError, match="has checkpoint format (99|None), this code reads 1"):
+            load_checkpoint(tmp_path / f"{name}.pt")
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_json_is_written_whole(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [1, None]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, None]}
+    assert os.listdir(tmp_path) == ["a.json"]

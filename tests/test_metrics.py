@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+import metrics
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(0)
+    true = rng.uniform(20, 100, 400)
+    return true, 100 / (1 + np.exp(-(true - 60) / 8)) + rng.normal(0, 3, 400)
+
+
+def test_correlations_agree_with_scipy(scores):
+    true, predicted = scores
+    assert metrics.srcc(true, predicted) == pytest.approx(stats.pearsonr(stats.rankdata(true), stats.rankdata(predicted))[0])
+    assert metrics.plcc(true, predicted) == pytest.approx(np.corrcoef(true, predicted)[0, 1])
+    signs = np.sign(np.subtract.outer(true, true) * np.subtract.outer(predicted, predicted))
+    assert metrics.krcc(true, predicted) == pytest.approx(signs.sum() / (400 * 399))
+
+
+def test_errors_have_known_values():
+    assert metrics.rmse(np.array([1.0, 2]), np.array([4.0, 6])) == pytest.approx(12.5**0.5)
+    assert metrics.mae(np.array([1.0, 2]), np.array([4.0, 6])) == 3.5
+
+
+def test_a_constant_side_has_no_correlation(scores):
+    constant = np.full(400, 50.0)
+    assert all(np.isnan(measure(scores[0], constant)) for measure in (metrics.srcc, metrics.plcc, metrics.krcc))
+
+
+def test_the_logistic_map_straightens_a_sigmoid_and_is_never_worse_than_a_line(scores):
+    true, predicted = scores
+    assert metrics.plcc_logistic(predicted, true) > metrics.plcc(predicted, true) + 0.02
+    noise = np.random.default_rng(1).normal(size=400)
+    for x in (predicted, noise, -true):
+        assert metrics.plcc_logistic(true, x) >= abs(metrics.plcc(true, x)) - 1e-6
+
+
+def test_logistic_has_its_known_shape():
+    assert metrics.logistic(np.array([3.0]), 2, 1, 3, 0, 7)[0] == 7
+    assert metrics.logistic(np.array([900.0]), 2, 1, 3, 0, 7)[0] == pytest.approx(8)
+
+
+def test_bootstrap_resamples_whole_groups():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(20), 30)
+    true = rng.uniform(0, 100, 600)
+    predicted = true + rng.normal(0, 25, 20)[group]  # errors are common to a group
+    by_group = metrics.bootstrap_intervals(true, predicted, group, rounds=100)["plcc"]
+    by_image = metrics.bootstrap_intervals(true, predicted, np.arange(600), rounds=100)["plcc"]
+    assert by_group[0] < metrics.plcc(true, predicted) < by_group[1]
+    assert by_group[1] - by_group[0] > 1.5 * (by_image[1] - by_image[0])
+
+
+def test_one_group_gives_no_interval(scores):
+    assert np.isnan(metrics.bootstrap_intervals(*scores, np.zeros(400))["srcc"]).all()
+
+
+def test_cluster_measures_of_a_perfect_and_of_no_clustering():
+    types = np.repeat(np.arange(4), 50)
+    perfect = metrics.cluster_measures((types + 1) % 4, types, 6)
+    assert perfect == pytest.approx({"active": 4, "effective": 4, "nmi": 1, "ari": 1, "purity": 1})
+    one = metrics.cluster_measures(np.zeros(200, int), types, 6)
+    assert one == pytest.approx({"active": 1, "effective": 1, "nmi": 0, "ari": 0, "purity": 0.25})
+
+
+def test_a_cluster_under_two_percent_is_not_active():
+    clusters = np.array([0] * 985 + [1] * 15)
+    assert metrics.cluster_measures(clusters, clusters, 2)["active"] == 1
+
+
+def test_clusters_are_named_for_what_they_hold():
+    clusters = np.zeros(100, int)
+    types = np.array([1] * 71 + [0] * 22 + [2] * 7)
+    qualities = np.linspace(38, 77, 100)
+    names = metrics.cluster_names(clusters, types, qualities, ("gaussian_blur", "motion_blur", "pristine"), 2)
+    assert names == ["motion_blur 71 %, gaussian_blur 22 %, quality 42–73", "empty"]

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.mixture import GaussianMixture
+
+from models.mixture import Mixture, match
+
+
+def blobs(count=600, seed=0, spread=6.0):
+    """Embeddings (N, 5) around four centres, on unequal scales, and the centre of each."""
+    rng = np.random.default_rng(seed)
+    centers, which = np.random.default_rng(42).normal(0, spread, (4, 5)), rng.integers(4, size=count)
+    return (centers[which] + rng.normal(size=(count, 5))) * [1, 10, 0.1, 3, 1] + 7, which
+
+
+def test_log_posteriors_and_likelihood_agree_with_sklearn():
+    embeddings, _ = blobs(spread=1.0)
+    mixture = Mixture(4, 5)
+    mixture.refit(embeddings, seed=0)
+    oracle = GaussianMixture(4)
+    oracle.weights_, oracle.means_ = mixture.weights.numpy(), mixture.means.numpy()
+    oracle.precisions_cholesky_ = mixture.precisions_cholesky.numpy()
+    z = (embeddings - embeddings.mean(0)) / embeddings.std(0)
+    ours = torch.from_numpy(embeddings)
+    assert np.allclose(mixture.log_posteriors(ours).exp().numpy(), oracle.predict_proba(z), atol=1e-9)
+    assert np.allclose(mixture.log_joint(ours).logsumexp(1).numpy(), oracle.score_samples(z), atol=1e-9)
+
+
+def test_the_fit_finds_what_is_there():
+    embeddings, which = blobs()
+    mixture = Mixture(4, 5)
+    refit = mixture.refit(embeddings, seed=0)
+    clusters = mixture.log_joint(torch.from_numpy(embeddings)).argmax(1).numpy()
+    assert all(len(set(which[clusters == k])) == 1 for k in range(4))
+    assert refit.kept is None and np.allclose(refit.shares, np.bincount(clusters) / 600)
+
+
+def test_a_refit_on_the_same_embeddings_changes_nothing():
+    embeddings, _ = blobs()
+    mixture = Mixture(4, 5)
+    mixture.refit(embeddings, seed=0)
+    means = mixture.means.clone()
+    assert mixture.refit(embeddings, seed=1).kept == 1
+    assert torch.allclose(mixture.means, means, atol=1e-2)
+
+
+def test_components_keep_their_identity_when_the_embeddings_move():
+    embeddings, which = blobs()
+    mixture = Mixture(4, 5)
+    mixture.refit(embeddings, seed=0)
+    before = mixture.log_joint(torch.from_numpy(embeddings)).argmax(1)
+    moved = 3 * blobs(seed=1)[0] - 20  # other images, another scale and place
+    mixture.refit(moved, seed=0)
+    after = mixture.log_joint(torch.from_numpy(3 * embeddings - 20)).argmax(1)
+    old = {w: set(before[which == w].tolist()) for w in range(4)}
+    assert {w: set(after[which == w].tolist()) for w in range(4)} == old
+
+
+def test_match_undoes_a_permutation():
+    rng = np.random.default_rng(0)
+    before = rng.integers(6, size=500)
+    permutation = rng.permutation(6)
+    after = permutation[before]  # old component k is called permutation[k] now
+    order = match(before, after, 6)
+    assert np.array_equal(order, permutation)
+    assert np.array_equal(np.argsort(order)[after], before)
+
+
+def test_a_permuted_fit_is_put_back(monkeypatch):
+    embeddings, _ = blobs()
+    mixture = Mixture(4, 5)
+    mixture.refit(embeddings, seed=0)
+    before = mixture.log_joint(torch.from_numpy(embeddings)).argmax(1)
+    fit = Mixture._fit
+
+    def permuted_fit(self, *args):
+        model, converged = fit(self, *args)
+        for name in ("weights_", "means_", "precisions_cholesky_"):
+            setattr(model, name, getattr(model, name)[[2, 0, 3, 1]])
+        return model, converged
+
+    monkeypatch.setattr(Mixture, "_fit", permuted_fit)
+    assert mixture.refit(embeddings, seed=0).kept == 1
+    assert torch.equal(mixture.log_joint(torch.from_numpy(embeddings)).argmax(1), before)
+
+
+def test_a_fit_is_the_same_for_the_same_seed():
+    embeddings, _ = blobs(spread=1.0)
+    first, second = Mixture(6, 5), Mixture(6, 5)
+    first.refit(embeddings, seed=3), second.refit(embeddings, seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+
+
+def test_what_cannot_be_fitted_says_why():
+    with pytest.raises(ValueError, match="--n_clusters 8 needs at least 8 training images, got 5"):
+        Mixture(8, 3).refit(np.zeros((5, 3)), seed=0)
+    for embeddings in (np.zeros((50, 3)), np.full((50, 3), np.nan)):
+        with pytest.raises(ValueError, match="cannot be fitted"):
+            Mixture(2, 3).refit(embeddings, seed=0)

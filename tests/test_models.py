@@ -1,0 +1,153 @@
+"""The network, the losses and the Run that users load."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models import load_run
+from models.checkpoint import save_checkpoint
+from models.losses import cluster_loss, quality_loss, type_loss
+from models.mixture import Mixture
+from models.quality_net import QualityNet, resolve_stem
+from models.run import build, choose_device, tile_corners
+
+CONFIG = {"backbone": "resnet18", "stem": "small", "embedding_dim": 16, "n_clusters": 3, "type_loss_weight": 0.1,
+          "types": ["gaussian_blur", "rain"], "image_size": 32}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    model, mixture = build(CONFIG)
+    mixture.refit(np.random.default_rng(0).normal(size=(300, 16)), seed=0)
+    save_checkpoint(folder / "best.pt", {"config": CONFIG, "epoch": 4, "model": model.state_dict(),
+                                         "mixture": mixture.state_dict(), "finished": True})  # fmt: skip
+    return load_run(folder, device="cpu")
+
+
+@pytest.fixture
+def images(crops):
+    return crops.images[:12]
+
+
+@pytest.mark.parametrize("backbone", ("resnet18", "resnet34", "resnet50"))
+@pytest.mark.parametrize("stem, side", (("small", 8), ("imagenet", 64)))
+def test_the_network_bounds_its_scores(backbone, stem, side):
+    model = QualityNet(backbone, stem, 16, type_count=9).eval()
+    output = model(torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8))
+    assert output.embedding.shape == (2, 16) and output.type_logits.shape == (2, 9)
+    assert (output.quality > 0).all() and (output.quality < 100).all()
+
+
+def test_without_a_type_loss_there_is_no_type_head():
+    model, _ = build({**CONFIG, "type_loss_weight": 0})
+    assert model.type_head is None and model(torch.zeros((2, 3, 32, 32), dtype=torch.uint8)).type_logits is None
+
+
+def test_the_stem_follows_the_image_size():
+    assert [resolve_stem("auto", 32), resolve_stem("auto", 96), resolve_stem("small", 96)] == ["small", "imagenet", "small"]
+
+
+def test_pretrained_needs_the_imagenet_stem():
+    with pytest.raises(ValueError, match="--pretrained needs --stem imagenet"):
+        QualityNet("resnet18", "small", 16, pretrained=True)
+
+
+def test_pretrained_fails_with_one_line_where_there_is_no_network(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    with pytest.raises(ValueError, match="ImageNet weights of resnet18 could not be downloaded .no network"):
+        QualityNet("resnet18", "imagenet", 16, pretrained=True)
+
+
+def test_quality_loss_has_known_values_and_gradients():
+    predicted = torch.tensor([50.0, 95.0], dtype=torch.float64, requires_grad=True)
+    quality = torch.tensor([55.0, 45.0], dtype=torch.float64)
+    assert quality_loss(predicted, quality).item() == pytest.approx((0.05**2 / 0.2 + 0.45) / 2)
+    assert torch.autograd.gradcheck(lambda p: quality_loss(p, quality), (predicted,))
+
+
+def test_cluster_loss_pulls_to_the_nearest_component_and_away_from_the_others():
+    mixture = Mixture(2, 2)
+    rng = np.random.default_rng(0)
+    mixture.refit(np.concatenate([rng.normal(-3, 1, (200, 2)), rng.normal(3, 1, (200, 2))]), seed=0)
+    left, right = mixture.means[mixture.means[:, 0].argsort()] * mixture.scale + mixture.center
+    embedding = (0.4 * left + 0.6 * right).clone().requires_grad_()
+    cluster_loss(mixture, embedding[None]).backward()
+    assert -embedding.grad @ (right - left) > 0
+    free = embedding.detach()[None].requires_grad_()
+    assert torch.autograd.gradcheck(lambda e: cluster_loss(mixture, e), (free,))
+
+
+def test_the_mixture_has_no_parameters():
+    assert list(Mixture(8, 32).parameters()) == []
+
+
+def test_type_loss_is_the_cross_entropy():
+    logits = torch.log(torch.tensor([[0.2, 0.8], [0.5, 0.5]]))
+    assert type_loss(logits, torch.tensor([1, 0])).item() == pytest.approx(-(np.log(0.8) + np.log(0.5)) / 2)
+
+
+def test_predict_gives_every_answer(run, images):
+    answer = run.predict(images)
+    assert answer.qualities.shape == (12,) and ((answer.qualities > 0) & (answer.qualities < 100)).all()
+    assert answer.embeddings.shape == (12, 16) and answer.log_likelihoods.shape == (12,)
+    assert np.allclose(answer.responsibilities.sum(1), 1)
+    assert np.array_equal(answer.clusters, answer.responsibilities.argmax(1))
+
+
+@pytest.mark.parametrize("size", ((32, 32), (50, 70), (8, 20)))
+def test_an_image_gets_the_same_answer_alone_and_in_any_batch(run, size):
+    batch = torch.randint(0, 256, (9, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    together = run.predict(batch)
+    for i in (0, 4, 8):
+        for one, all_of_them in zip(run.predict(batch[i : i + 1]), together):
+            assert np.allclose(one[0], all_of_them[i], atol=1e-3)
+
+
+def test_pil_images_of_any_sizes_are_taken(run):
+    images = [Image.new("L", (8, 200), 90), Image.new("RGB", (481, 321), "red"), Image.new("RGB", (32, 32), "red")]
+    together = run.predict(images)
+    assert len(together.qualities) == 3
+    assert np.allclose(together.qualities[2], run.predict(images[2:]).qualities[0], atol=1e-3)
+
+
+def test_large_images_are_averaged_over_their_tiles(run, images):
+    mosaic = torch.cat([torch.cat([images[0], images[1]], 2), torch.cat([images[2], images[3]], 2)], 1)
+    expected = run.predict(images[:4]).qualities.mean()
+    assert run.predict(mosaic[None]).qualities[0] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("height, width", ((32, 32), (8, 100), (321, 481), (33, 5000), (4000, 3000)))
+def test_tiles_cover_evenly_and_are_64_at_most(height, width):
+    corners = tile_corners(height, width, 32)
+    assert 1 <= len(corners) <= 64 and len(set(corners)) == len(corners)
+    assert all(0 <= y <= max(0, height - 32) and 0 <= x <= max(0, width - 32) for y, x in corners)
+    if height * width <= 64 * 32 * 32:
+        covered = np.zeros((height, width), bool)
+        for y, x in corners:
+            covered[y : y + 32, x : x + 32] = True
+        assert covered.all()
+
+
+@pytest.mark.parametrize("bad, message", (
+    (torch.zeros(2, 3, 32, 32), "torch.float32"),
+    (torch.zeros((3, 32, 32), dtype=torch.uint8), r"\(3, 32, 32\)"),
+    (torch.zeros((1, 3, 7, 32), dtype=torch.uint8), "sides of 8 or more"),
+    ([], "no images"),
+))  # fmt: skip
+def test_predict_refuses_other_input(run, bad, message):
+    with pytest.raises(ValueError, match=message):
+        run.predict(bad)
+
+
+def test_load_run_says_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="best.pt does not exist; train first"):
+        load_run(tmp_path)
+    with pytest.raises(ValueError, match="torch sees no CUDA device|cuda"):
+        choose_device("cuda") if not torch.cuda.is_available() else (_ for _ in ()).throw(ValueError("cuda"))

@@ -1,0 +1,280 @@
+"""The scripts as users run them: every documented command at a tiny size, in an empty folder."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = "--references photos --image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 3 --batch_size 16 --refit_interval 1 --device cpu"  # fmt: skip
+
+
+def script(command, folder, code=ROOT, status=0):
+    """Run a documented command line in a folder; returns (stdout, stderr)."""
+    name, *flags = command.removeprefix("python ").split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(Path(folder) / ".mpl")}
+    done = subprocess.run([sys.executable, code / name, *flags], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+def train(folder, name, extra="", tiny=TINY, status=0):
+    return script(f"train_with_distortions.py --experiment_name {name} {tiny} {extra}", folder, status=status)
+
+
+def log_of(folder, name):
+    lines = [json.loads(line) for line in (folder / "experiments" / name / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with one trained and tested run called 'tiny'."""
+    folder = tmp_path_factory.mktemp("workplace")
+    train(folder, "tiny")
+    output, _ = script("test_with_viz.py --experiment experiments/tiny --test_samples 10", folder)
+    (folder / "test_output.txt").write_text(output)
+    return folder
+
+
+def test_a_run_leaves_what_its_readme_says(workplace):
+    folder = workplace / "experiments" / "tiny"
+    assert {path.name for path in folder.iterdir()} == {"config.json", "log.jsonl", "best.pt", "last.pt", "visualizations"}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["references"] == "photos" and "demonstration" in config["references_name"]
+    log = log_of(workplace, "tiny")
+    assert [line["epoch"] for line in log] == [0, 1, 2] and [line["refit"] for line in log] == [False, True, True]
+    assert {"quality_loss", "cluster_loss", "type_loss", "srcc", "plcc", "active_clusters", "nmi", "kept"} <= set(log[2])
+    for name in ("best.pt", "last.pt"):
+        assert torch.load(folder / name, weights_only=True)["mixture"]["fitted"]
+
+
+def test_testing_writes_metrics_predictions_and_figures(workplace):
+    folder = workplace / "experiments" / "tiny" / "visualizations"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["run"] == "tiny" and metrics["images"] == 40 and "demonstration" in metrics["references"]
+    assert {"srcc", "srcc_interval", "plcc", "plcc_logistic", "krcc", "rmse", "mae", "digest"} <= set(metrics)
+    assert metrics["without_pristine"]["images"] == 30 and len(metrics["by_type"]) == 8
+    assert {"active", "effective", "nmi", "ari", "purity", "names"} == set(metrics["clusters"])
+    assert {path.name for path in folder.glob("*.png")} == set(metrics["figures"]) and len(metrics["figures"]) == 10
+    with open(folder / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40 and [row["type"] for row in rows].count("pristine") == 10
+    assert all(0 <= float(row["predicted_quality"]) <= 100 for row in rows)
+    output = (workplace / "test_output.txt").read_text()
+    assert "SRCC" in output and "cluster 7:" in output and "predicted_vs_true.png" in output
+
+
+def test_the_same_seed_gives_the_same_run(workplace):
+    train(workplace, "again")
+    assert log_of(workplace, "again") == log_of(workplace, "tiny")
+    script("test_with_viz.py --experiment experiments/again --test_samples 10 --skip_tsne", workplace)
+    first, second = (
+        json.loads((workplace / "experiments" / name / "visualizations" / "metrics.json").read_text())
+        for name in ("tiny", "again")
+    )
+    for metrics in (first, second):
+        metrics.pop("run"), metrics.pop("figures")
+    assert first == second
+    assert not (workplace / "experiments/again/visualizations/tsne.png").exists()
+
+
+@pytest.mark.parametrize("moment", ("before the log", "after the log", "after best.pt", "while finishing"))
+def test_resume_after_a_kill_ends_like_the_uninterrupted_run(workplace, moment):
+    """A wrapper kills the process at the given moment of the second epoch; --resume then goes on."""
+    name = moment.replace(" ", "_").replace(".", "_")
+    wrapper = workplace / f"{name}.py"
+    wrapper.write_text(KILLER.format(root=str(ROOT), moment=moment))
+    flags = f"--experiment_name {name} {TINY}".split()
+    killed = subprocess.run([sys.executable, wrapper, *flags], cwd=workplace, capture_output=True, text=True,
+                            env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert killed.returncode == 9, killed.stderr
+    script(f"train_with_distortions.py --experiment_name {name} --resume", workplace)
+    assert log_of(workplace, name) == log_of(workplace, "tiny")
+    for checkpoint in ("best.pt", "last.pt"):
+        states = [torch.load(workplace / "experiments" / run / checkpoint, weights_only=True) for run in (name, "tiny")]
+        for part in ("model", "mixture"):
+            assert all(torch.equal(a, b) for a, b in zip(states[0][part].values(), states[1][part].values()))
+
+
+KILLER = """
+import os, sys
+sys.path.insert(0, {root!r})
+import train_with_distortions as script
+
+moment = {moment!r}
+log_epoch, save, finish = script.log_epoch, script.save_checkpoint, script.finish
+
+def dying_log(args, epoch, *rest):
+    if epoch == 1 and moment == "before the log":
+        os._exit(9)
+    log_epoch(args, epoch, *rest)
+    if epoch == 1 and moment == "after the log":
+        os._exit(9)
+
+def dying_save(path, state):
+    if moment == "after best.pt" and path.name == "last.pt" and state["epoch"] == 1:
+        os._exit(9)
+    if moment == "while finishing" and path.name == "last.pt" and state["finished"]:
+        os._exit(9)
+    save(path, state)
+
+script.log_epoch, script.save_checkpoint = dying_log, dying_save
+script.main(script.parse_args())
+"""
+
+
+def test_a_run_is_neither_overwritten_nor_mixed(workplace):
+    before = (workplace / "experiments/tiny/log.jsonl").read_bytes()
+    _, message = train(workplace, "tiny", status=1)
+    assert message.strip().splitlines()[-1].startswith("error: experiments/tiny holds a run already; --resume goes on")
+    _, message = script("train_with_distortions.py --experiment_name tiny --resume --epochs 9", workplace, status=2)
+    assert "--epochs 9 differs from the run's 3" in message
+    assert (workplace / "experiments/tiny/log.jsonl").read_bytes() == before
+
+
+def test_overwrite_replaces_a_run(workplace):
+    train(workplace, "replaced", "--epochs 2")
+    (workplace / "experiments/replaced/notes.txt").write_text("mine")
+    train(workplace, "replaced", "--epochs 1 --overwrite")
+    assert len(log_of(workplace, "replaced")) == 1
+    assert (workplace / "experiments/replaced/notes.txt").exists()
+
+
+@pytest.mark.parametrize("flags, message", (
+    ("--train_samples 0", "'0' is not a whole number of 1 or more"),
+    ("--distortions gaussian_blur,snow", "--distortions: unknown distortion 'snow'"),
+    ("--references nowhere", "nowhere: no such folder"),
+    ("--image_size 400", "--image_size 400 is larger than the bundled photographs allow"),
+    ("--n_clusters 500", "--n_clusters 500 needs at least 500 training images, got 48"),
+    ("--pretrained", "--pretrained needs --stem imagenet"),
+    ("--resume", "holds no run to go on with"),
+    ("--experiment_name ../up", "must be a plain name"),
+    ("--device warp", "--device warp"),
+))  # fmt: skip
+def test_bad_flags_give_one_line_and_leave_nothing(tmp_path, flags, message):
+    status = 2 if any(word in message for word in ("whole number", "holds no run", "plain name")) else 1
+    _, error = train(tmp_path, "bad", flags, status=status)
+    last = error.strip().splitlines()[-1]
+    assert message in last and "Traceback" not in error
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_testing_a_run_that_is_not_there_says_what_to_do(tmp_path):
+    _, error = script("test_with_viz.py --experiment experiments/none", tmp_path, status=1)
+    assert error.startswith("error: experiments/none/best.pt does not exist; train first")
+
+
+def test_nothing_tested_yet_says_which_command_to_run(tmp_path):
+    output, _ = script("display_viz_english.py", tmp_path)
+    assert output == "nothing tested yet; run: python test_with_viz.py --experiment experiments/<name>\n"
+
+
+def test_display_prints_the_newest_tested_run_in_a_terminal(workplace):
+    os.utime(workplace / "experiments/tiny/visualizations/metrics.json")
+    output, _ = script("display_viz_english.py", workplace)
+    assert output.startswith("tiny (best.pt") and "cluster 7:" in output
+    assert "experiments/tiny/visualizations/predicted_vs_true.png" in output
+
+
+def test_display_shows_table_and_figures_in_a_notebook(workplace):
+    for module in ("display_viz_english.py", "command_line.py", "errors.py", "report.py"):
+        shutil.copy(ROOT / module, workplace)
+    cell = nbformat.v4.new_code_cell("%run display_viz_english.py --experiment experiments/tiny")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(workplace)}}).execute()
+    outputs = notebook.cells[0].outputs
+    assert "cluster 7:" in outputs[0]["text"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 10
+
+
+def test_a_run_is_tested_on_other_references(workplace):
+    train(workplace, "elsewhere", "--epochs 1")
+    script("test_with_viz.py --experiment experiments/elsewhere --references photos --seed 5 --checkpoint last --test_samples 6 --skip_tsne", workplace)  # fmt: skip
+    metrics = json.loads((workplace / "experiments/elsewhere/visualizations/metrics.json").read_text())
+    first = json.loads((workplace / "experiments/tiny/visualizations/metrics.json").read_text())
+    assert metrics["test_references"] == 6 and metrics["digest"] != first["digest"] and metrics["checkpoint"] == "last"
+
+
+@pytest.mark.parametrize("command", (
+    "train_with_distortions.py --experiment_name quick_test_distorted --train_samples 100 --val_samples 50 --distortions_per_image 3 --epochs 20 --batch_size 64",
+    "train_with_distortions.py --experiment_name resnet18_distorted --backbone resnet18 --n_clusters 8 --train_samples 500 --val_samples 100 --distortions_per_image 5 --epochs 50 --batch_size 128 --lr 1e-3 --refit_interval 10 --cluster_loss_weight 0.5",
+    "train_with_distortions.py --experiment_name resnet50_distorted_large --backbone resnet50 --n_clusters 12 --train_samples 1000 --val_samples 200 --distortions_per_image 8 --epochs 100 --batch_size 128",
+    "train_with_distortions.py --experiment_name resnet18_distorted",
+))  # fmt: skip
+def test_the_documented_training_commands_run(tmp_path, command):
+    """Flags as documented; the sizes that follow override them."""
+    script(f"{command} {TINY} --train_samples 10 --epochs 2", tmp_path)
+    name = re.search(r"--experiment_name (\w+)", command)[1]
+    script(f"test_with_viz.py --experiment experiments/{name} --skip_tsne --test_samples 5", tmp_path)
+    output, _ = script("display_viz_english.py", tmp_path)
+    assert output.startswith(name)
+
+
+def test_the_defaults_are_the_full_commands_values():
+    sys.path.insert(0, str(ROOT))
+    from train_with_distortions import parse_args
+
+    args = parse_args(["--experiment_name", "resnet18_distorted"])
+    full = dict(backbone="resnet18", n_clusters=8, train_samples=500, val_samples=100, distortions_per_image=5, epochs=50,
+                batch_size=128, lr=1e-3, refit_interval=10, cluster_loss_weight=0.5)  # fmt: skip
+    assert {name: getattr(args, name) for name in full} == full
+
+
+def test_flags_for_other_ways_to_train_run(tmp_path):
+    train(tmp_path, "other", "--distortions all --compose 3 --no-redistort --type_loss_weight 0 --cluster_loss_weight 0 "
+                             "--no-amp --stem imagenet --embedding_dim 16 --n_clusters 3 --epochs 2")  # fmt: skip
+    script("test_with_viz.py --experiment experiments/other --skip_tsne --test_samples 5", tmp_path)
+    with open(tmp_path / "experiments/other/visualizations/predictions.csv") as file:
+        assert any(" + " in row["steps"] for row in csv.DictReader(file))
+    assert all("type_loss" not in line and "cluster_loss" not in line for line in log_of(tmp_path, "other"))
+
+
+def test_the_example_figure_is_drawn(tmp_path):
+    output, _ = script("distorted_dataset.py", tmp_path)
+    assert "11 rows of 8 distortions" in output and (tmp_path / "distortion_examples.png").stat().st_size > 1e5
+    script("distorted_dataset.py --distortions rain,fog --seed 3 --output deep/er.png --references photos", tmp_path)
+    assert (tmp_path / "deep/er.png").exists()
+
+
+@pytest.mark.parametrize("name", ("distorted_dataset.py", "train_with_distortions.py", "test_with_viz.py", "display_viz_english.py"))
+def test_help_explains_every_flag(name, tmp_path):
+    output, _ = script(f"{name} --help", tmp_path)
+    options = output[output.index("options:") :]
+    entries = re.split(r"\n  (?=-)", options)[1:]
+    for entry in entries:
+        flag, _, meaning = entry.partition("  ")
+        assert meaning.strip() or "\n" in entry, f"{flag} is not explained"
+        assert "required" in usage_of(output, flag) or "default" in entry or flag.startswith("-h"), f"{flag}: no default"
+
+
+def usage_of(output, flag):
+    """'required' where the usage line shows the flag without brackets."""
+    name = flag.split()[0].strip(",")
+    return "" if f"[{name}" in output else "required"
+
+
+def test_the_distortion_of_the_readme_works_as_it_stands(tmp_path):
+    """Append the README's example to a copy of the project; then its laws, the example figure and training hold."""
+    code = tmp_path / "project"
+    shutil.copytree(ROOT, code, ignore=shutil.ignore_patterns(".git", ".venv", "experiments", "data", "__pycache__", ".dev"))
+    example = re.search(r"```python\n(@distortion.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    name = re.search(r"def (\w+)", example)[1]
+    assert example.count("\n") <= 10
+    with open(code / "distortions.py", "a") as file:
+        file.write("\n\n" + example)
+    script(f"distorted_dataset.py --distortions {name} --output {name}.png", tmp_path, code)
+    script(f"train_with_distortions.py --experiment_name mine --distortions gaussian_blur,{name} {TINY} --epochs 1", tmp_path, code)
+    script("test_with_viz.py --experiment experiments/mine --skip_tsne --test_samples 5", tmp_path, code)
+    laws = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"{name} and not readme", "tests/test_distortions.py"]
+    done = subprocess.run(laws, cwd=code, capture_output=True, text=True)
+    assert done.returncode == 0 and "passed" in done.stdout, done.stdout
