@@ -35,11 +35,12 @@ def _number(kind, name, low, high):
     return parse
 
 
-def run_script(main, parse_args):
+def run_script(main, parse_args, when_interrupted="nothing was lost"):
     """Run main(parse_args()); a user's mistake or a failing disk gives one line on stderr and exit status 1."""
     try:
         main(parse_args())
     except (UserError, OSError) as problem:
         sys.exit(f"error: {problem}")
     except KeyboardInterrupt:
+        print(f"\ninterrupted: {when_interrupted}", file=sys.stderr)
         sys.exit(130)

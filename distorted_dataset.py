@@ -1,7 +1,7 @@
 """References × distortions → images with their quality. Run it to see every distortion at every level:
 
-    python distorted_dataset.py
-    python distorted_dataset.py --references path/to/photos --image_size 96 --distortions all --output examples.png
+python distorted_dataset.py
+python distorted_dataset.py --references path/to/photos --image_size 96 --distortions all --output examples.png
 """
 
 import argparse
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from command_line import HelpFormatter, run_script, whole
@@ -23,7 +22,6 @@ from distortions import (
     PRISTINE,
     apply_distortion,
     distort,
-    quality_of,
     select_types,
 )
 from draws import FIXED, PARTS, Draw, make_key, permutation
@@ -66,7 +64,14 @@ class DistortedImageDataset:
     """
 
     def __init__(
-        self, references, types=DISTORTION_TYPES, distortions_per_image=5, seed=0, part="train", compose=1, redistort=True
+        self,
+        references,
+        types=DISTORTION_TYPES,
+        distortions_per_image=5,
+        seed=0,
+        part="train",
+        compose=1,
+        redistort=True,
     ):
         self.references = references
         self.types = tuple(types)
@@ -199,7 +204,9 @@ def main(args):
     references, _ = load_training_references(source, 1, 0, args.image_size, args.data_root, args.seed)
     reference = references.images[0].permute(1, 2, 0).numpy()
     rows = example_rows(reference, types, args.seed)
-    figure = plot_distortion_examples(reference, rows, f"{references.source}, {args.image_size}×{args.image_size} pixels")
+    figure = plot_distortion_examples(
+        reference, rows, f"{references.source}, {args.image_size}×{args.image_size} pixels"
+    )
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output, dpi=100, bbox_inches="tight")
     print(f"{args.output}: {len(rows)} rows of {len(types)} distortions, reference {references.names[0]}")

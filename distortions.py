@@ -88,7 +88,9 @@ def gaussian_blur(images, level, direction, draw):
         size = images.shape[dim]
         images = images * weights[..., :1]
         for k in range(1, 8):
-            images = images + weights[..., k : k + 1] * (padded.narrow(dim, 7 - k, size) + padded.narrow(dim, 7 + k, size))
+            images = images + weights[..., k : k + 1] * (
+                padded.narrow(dim, 7 - k, size) + padded.narrow(dim, 7 + k, size)
+            )
     return images
 
 
@@ -293,7 +295,9 @@ def apply_distortion(image, distortion_type, level, direction=None, seed=0):
     drawn = Draw(make_key(key, 1)).sign().flatten()
     batch = torch.from_numpy(array).permute(2, 0, 1)[None]
     sign = drawn if direction is None else torch.tensor([float(direction)])
-    output = distort(batch, (distortion_type,), torch.zeros(1, dtype=torch.int64), torch.tensor([float(level)]), sign, key)
+    output = distort(
+        batch, (distortion_type,), torch.zeros(1, dtype=torch.int64), torch.tensor([float(level)]), sign, key
+    )
     output = output[0].permute(1, 2, 0).numpy()
     quality = float(quality_of(distortion_type, level))
     return (Image.fromarray(output) if isinstance(image, Image.Image) else output), quality

@@ -9,7 +9,6 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
 ACTIVE_SHARE = 0.02  # a cluster is active from this share of images on
-QUALITY_MEASURES = ("srcc", "plcc", "plcc_logistic", "krcc", "rmse", "mae")
 
 
 def srcc(true, predicted):
@@ -48,14 +47,16 @@ def logistic(x, b1, b2, b3, b4, b5):
     return b1 * (0.5 - 1 / (1 + np.exp(np.clip(b2 * (x - b3), -50, 50)))) + b4 * x + b5
 
 
-def fit_logistic(true, predicted, start=None):
-    """Least-squares parameters (5,) of `logistic`, from `start` or from the straight line. Where the search does not
-    settle, the straight line, which is a logistic too (b1 = 0)."""
+def fit_logistic(true, predicted):
+    """Least-squares parameters (5,) of `logistic`. Where the search does not settle, or there are too few images, the
+    straight line, which is a logistic too (b1 = 0)."""
     if np.ptp(predicted) == 0:
         return np.array([0, 0, 0, 0, true.mean()])
     slope, offset = np.polyfit(predicted, true, 1)
     line = np.array([0, 1 / predicted.std(), predicted.mean(), slope, offset])
-    guess = line + [np.ptp(true) / 10, 0, 0, 0, 0] if start is None else start
+    if len(true) <= len(line):
+        return line
+    guess = line + [np.ptp(true) / 10, 0, 0, 0, 0]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the covariance, which is not used
@@ -66,9 +67,12 @@ def fit_logistic(true, predicted, start=None):
     return fitted if errors[0] <= errors[1] else line
 
 
+QUALITY_MEASURES = {measure.__name__: measure for measure in (srcc, plcc, plcc_logistic, krcc, rmse, mae)}
+
+
 def quality_measures(true, predicted):
     """{name: value} for QUALITY_MEASURES. true, predicted (N,) in 0–100."""
-    return {name: globals()[name](true, predicted) for name in QUALITY_MEASURES}
+    return {name: measure(true, predicted) for name, measure in QUALITY_MEASURES.items()}
 
 
 def bootstrap_intervals(true, predicted, groups, seed=0, rounds=300):

@@ -133,7 +133,9 @@ def plot_cluster_by_type(counts, class_names, subtitle):
     axis.set_xticks(range(len(class_names)), [name.replace("_", "\n") for name in class_names], fontsize=9)
     axis.set_yticks(range(len(counts)), [f"cluster {k}" for k in range(len(counts))])
     for k, t in np.ndindex(*counts.shape):
-        axis.text(t, k, f"{shares[k, t]:.0f}", ha="center", va="center", color="white" if shares[k, t] > 55 else "black")
+        axis.text(
+            t, k, f"{shares[k, t]:.0f}", ha="center", va="center", color="white" if shares[k, t] > 55 else "black"
+        )
     figure.colorbar(image, label="% of the type's images")
     _title(axis, "Where the images of each type go", subtitle)
     return figure
@@ -242,10 +244,13 @@ def _suptitle(figure, title, subtitle):
 
 def _handles(names, colors):
     return [
-        Line2D([], [], marker="o", linestyle="", color=color, label=name, markersize=6) for name, color in zip(names, colors)
+        Line2D([], [], marker="o", linestyle="", color=color, label=name, markersize=6)
+        for name, color in zip(names, colors)
     ]
 
 
 def _type_legend(figure, class_names):
     colors = type_colors(class_names)
-    figure.legend(handles=_handles(class_names, [colors[n] for n in class_names]), loc="outside right center", fontsize=9)
+    figure.legend(
+        handles=_handles(class_names, [colors[n] for n in class_names]), loc="outside right center", fontsize=9
+    )

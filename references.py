@@ -35,6 +35,7 @@ PHOTOS = (
     ("skimage", "data/motorcycle_left.png"),
     ("skimage", "data/rocket.jpg"),
 )
+SMALLEST_PHOTO = 300  # pixels, the shortest side of them all
 PHOTO_COUNTS = {"test": 2, "val": 1, "train": 4}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
@@ -57,7 +58,9 @@ class References:
 def resolve_source(references, data_root):
     """'cifar10', 'photos' or an absolute path for what --references says, and None or a warning about 'auto'."""
     if references != "auto":
-        return (references if references in ("cifar10", "photos") else str(Path(references).expanduser().resolve())), None
+        return (
+            references if references in ("cifar10", "photos") else str(Path(references).expanduser().resolve())
+        ), None
     try:
         _cifar10(data_root, "train")
         return "cifar10", None
@@ -220,9 +223,8 @@ def _photo_crops(part, count, side, data_seed, seed):
     starts = dict(zip(PHOTO_COUNTS, ends - list(PHOTO_COUNTS.values())))
     members = order[starts[part] : starts[part] + PHOTO_COUNTS[part]].tolist()
     photos = {i: load_photo(i) for i in members}
-    smallest = min(min(photo.size) for photo in photos.values())
-    if side > smallest:
-        raise UserError(f"--image_size {side} is larger than the bundled photographs allow ({smallest} pixels)")
+    if side > SMALLEST_PHOTO:
+        raise UserError(f"--image_size {side} is larger than the bundled photographs allow ({SMALLEST_PHOTO} pixels)")
     draws = Draw(make_key(seed, PARTS.index(part), torch.arange(count))).uniforms(3).tolist()
     chosen = [members[i % len(members)] for i in range(count)]
     crops = [_crop(photos[i], side, *draw) for i, draw in zip(chosen, draws)]

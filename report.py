@@ -1,6 +1,13 @@
 """A tested run's numbers as lines of text, from what metrics.json holds."""
 
-TITLES = {"srcc": "SRCC", "plcc": "PLCC", "plcc_logistic": "PLCC, logistic", "krcc": "KRCC", "rmse": "RMSE", "mae": "MAE"}
+TITLES = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "plcc_logistic": "PLCC, logistic",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+    "mae": "MAE",
+}
 
 
 def table(metrics):
@@ -19,7 +26,9 @@ def table(metrics):
         lines.append(f"{name:22}{_number(row['srcc']):>7}{_number(row['rmse'], 1):>8}{row['images']:>9}")
     clusters = metrics["clusters"]
     counts = f"{clusters['active']} of {len(clusters['names'])} clusters active, effective number {clusters['effective']:.1f}"
-    agreement = "  ".join(f"{title} {_number(clusters[name])}" for name, title in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity")))
+    agreement = "  ".join(
+        f"{title} {_number(clusters[name])}" for name, title in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity"))
+    )
     lines += ["", f"{counts};  with the true types: {agreement}"]
     return lines + [f"  cluster {k}: {name}" for k, name in enumerate(clusters["names"])]
 

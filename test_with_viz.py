@@ -9,7 +9,6 @@ Everything lands in the run's visualizations/ folder.
 import argparse
 import csv
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,9 @@ from command_line import HelpFormatter, run_script, whole
 from distorted_dataset import DistortedImageDataset
 from distortions import DISTORTIONS
 from errors import UserError
-from metrics import bootstrap_intervals, cluster_measures, cluster_names, quality_measures, srcc
+from metrics import bootstrap_intervals, cluster_measures, cluster_names, quality_measures, rmse, srcc
 from models import load_run
-from models.checkpoint import write_atomically, write_json
+from models.checkpoint import write_json
 from models.run import Predictions
 from references import load_test_references, resolve_source
 from report import table
@@ -48,7 +47,7 @@ def parse_args(argv=None):
 
 def main(args):
     run = load_run(args.experiment, args.checkpoint, args.device)
-    dataset = held_out_dataset(args, run.config)
+    dataset = held_out_dataset(args, run)
     images, predictions = predict(run, dataset)
     metrics = measure(args, run, dataset, predictions)
     folder = Path(args.experiment) / "visualizations"
@@ -59,13 +58,14 @@ def main(args):
     for name, figure in figures(args, run, dataset, images, predictions, metrics):
         figure.savefig(folder / f"{name}.png", dpi=100)
         metrics["figures"].append(f"{name}.png")
-    write_json(folder / "metrics.json", without_nan(metrics))
-    print("\n".join(["", *table(metrics), ""]))
-    print(f"{folder}: metrics.json, predictions.csv, {', '.join(metrics['figures'])}")
+    write_json(folder / "metrics.json", metrics)
+    files = [str(folder / name) for name in ("metrics.json", "predictions.csv", *metrics["figures"])]
+    print("\n".join(["", *table(metrics), "", *files]))
 
 
-def held_out_dataset(args, config):
+def held_out_dataset(args, run):
     """The fixed test set: the run's own held-out references, or others that --references and --seed name."""
+    config = run.config
     unknown = [name for name in config["types"] if name not in DISTORTIONS]
     if unknown:
         raise UserError(f"{args.experiment} was trained on {unknown[0]!r}, which distortions.py does not have")
@@ -75,11 +75,13 @@ def held_out_dataset(args, config):
         print(f"warning: {warning}")
     seed = config["data_seed"] if args.seed is None else args.seed
     where = config["image_size"], args.data_root or config["data_root"], config["data_seed"], seed
-    references, dropped = load_test_references(source, args.test_samples, *where, exclude=config["reference_digests"])
+    references, dropped = load_test_references(source, args.test_samples, *where, exclude=run.reference_digests)
     if dropped:
         print(f"{dropped} images left out: the run was trained or validated on them")
     if len(references) < args.test_samples:
-        print(f"{len(references)} test references, all that {references.source} has (--test_samples {args.test_samples})")
+        print(
+            f"{len(references)} test references, all that {references.source} has (--test_samples {args.test_samples})"
+        )
     how = tuple(config["types"]), config["distortions_per_image"], seed, "test", config["compose"]
     return DistortedImageDataset(references, *how, redistort=False)
 
@@ -133,8 +135,8 @@ def by_type(true, predicted, types, names):
     for i, name in enumerate(names):
         inside = types == i
         if inside.sum() >= 3:
-            values = quality_measures(true[inside], predicted[inside])
-            rows[name] = {"srcc": values["srcc"], "rmse": values["rmse"], "images": int(inside.sum())}
+            pair = true[inside], predicted[inside]
+            rows[name] = {"srcc": srcc(*pair), "rmse": rmse(*pair), "images": int(inside.sum())}
     return rows
 
 
@@ -175,8 +177,11 @@ def figures(args, run, dataset, images, predictions, metrics):
     np.add.at(counts, (clusters, types), 1)
     within = metrics["by_type"]
 
-    yield "predicted_vs_true", plots.plot_predicted_vs_true(
-        true, predicted, types, classes, metrics["srcc"], metrics["srcc_interval"], subtitle
+    yield (
+        "predicted_vs_true",
+        plots.plot_predicted_vs_true(
+            true, predicted, types, classes, metrics["srcc"], metrics["srcc_interval"], subtitle
+        ),
     )
     if within:
         values, overall = np.array([row["srcc"] for row in within.values()]), metrics["without_pristine"]["srcc"]
@@ -214,7 +219,10 @@ def pca(z):
     from sklearn.decomposition import PCA
 
     model = PCA(2, svd_solver="full").fit(z)
-    names = tuple(f"component {i + 1} ({100 * share:.0f} % of variance)" for i, share in enumerate(model.explained_variance_ratio_))
+    names = tuple(
+        f"component {i + 1} ({100 * share:.0f} % of variance)"
+        for i, share in enumerate(model.explained_variance_ratio_)
+    )
     return model.transform(z), names
 
 
@@ -235,15 +243,6 @@ def samples_figure(dataset, images, predictions, subtitle):
         scores = f"predicted {predictions.qualities[i]:.0f}, true {true[i]:.0f}"
         captions[i] = f"{what}{level}\n{scores}\ncluster {predictions.clusters[i]}"
     return plots.plot_samples(images, captions, rows, subtitle)
-
-
-def without_nan(value):
-    """JSON has no nan: null stands for a value that could not be computed."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from distorted_dataset import DistortedImageDataset
 from distortions import MIN_SIDE, select_types
 from errors import UserError
 from metrics import cluster_measures, plcc, srcc
-from models.checkpoint import load_checkpoint, save_checkpoint, write_json
+from models.checkpoint import load_checkpoint, save_checkpoint, without_nan, write_json
 from models.losses import cluster_loss, quality_loss, type_loss
 from models.quality_net import BACKBONES, STEMS, resolve_stem
 from models.run import build, choose_device, forward
@@ -116,7 +116,11 @@ def main(args):
     how = (types, args.distortions_per_image)
     train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort)
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
-    config = describe(args, types, train, val)
+    if len(train) < args.n_clusters:
+        raise UserError(
+            f"--n_clusters {args.n_clusters} needs at least {args.n_clusters} training images, got {len(train)}"
+        )
+    config, digests = describe(args, types, train, val), train_references.digests() + val_references.digests()
     announce(config, warning, device)
 
     make_deterministic(args.seed)
@@ -124,7 +128,11 @@ def main(args):
     model, mixture = model.to(device), mixture.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.lr, epochs=args.epochs, steps_per_epoch=math.ceil(len(train) / args.batch_size), pct_start=WARM_UP
+        optimizer,
+        args.lr,
+        epochs=args.epochs,
+        steps_per_epoch=math.ceil(len(train) / args.batch_size),
+        pct_start=WARM_UP,
     )
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING))
     training = {"online": model, "averaged": averaged, "mixture": mixture, "optimizer": optimizer, "schedule": schedule}
@@ -139,9 +147,11 @@ def main(args):
         settle_batch_norm(averaged, train, epoch, args)
         scores = evaluate(averaged.module, mixture, val)
         log_epoch(args, epoch, losses, scores, refit, images_per_second)
-        tested = {"config": config, "epoch": epoch, "model": averaged.module.state_dict(), "mixture": mixture.state_dict()}
-        if scores["srcc"] > best_srcc:
-            best_srcc = scores["srcc"]
+        tested = {"config": config, "reference_digests": digests, "epoch": epoch,
+                  "model": averaged.module.state_dict(), "mixture": mixture.state_dict()}  # fmt: skip
+        score = -1.0 if math.isnan(scores["srcc"]) else scores["srcc"]
+        if score > best_srcc:
+            best_srcc = score
             save_checkpoint(args.folder / "best.pt", {**tested, "finished": False})
         states = {name: part.state_dict() for name, part in training.items()}
         save_checkpoint(args.folder / "last.pt", {**tested, **states, "best_srcc": best_srcc, "finished": False})
@@ -277,11 +287,13 @@ def log_epoch(args, epoch, losses, scores, refit, images_per_second):
     print(f"epoch {epoch + 1:3d}/{args.epochs}  {in_words(values)}  {images_per_second:.0f} images/s", flush=True)
     line = {"epoch": epoch, "refit": refit is not None, **values, "images_per_second": images_per_second}
     with open(args.folder / "log.jsonl", "a") as log:
-        log.write(json.dumps(line) + "\n")
+        log.write(json.dumps(without_nan(line)) + "\n")
 
 
 def in_words(values):
-    return "  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+    return "  ".join(
+        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )
 
 
 def describe(args, types, train, val):
@@ -291,7 +303,6 @@ def describe(args, types, train, val):
         "types": list(types),
         "references_name": train.references.source,
         "digest": train.digest() + val.digest(),
-        "reference_digests": train.references.digests() + val.references.digests(),
     }
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     return {**flags, **found, "versions": versions}
@@ -300,7 +311,7 @@ def describe(args, types, train, val):
 def announce(config, warning, device):
     if warning:
         print(f"warning: {warning}")
-    hidden = ("reference_digests", "versions", "types")
+    hidden = ("versions", "types")
     print("  ".join(f"{name}={value}" for name, value in config.items() if name not in hidden))
     versions = "  ".join(f"{name} {value}" for name, value in config["versions"].items())
     images = config["train_samples"] * (config["distortions_per_image"] + 1)
@@ -325,4 +336,4 @@ def resolve_amp(amp, device):
 
 
 if __name__ == "__main__":
-    run_script(main, parse_args)
+    run_script(main, parse_args, "go on with the same --experiment_name and --resume")

@@ -1,6 +1,7 @@
 """Files of tensors and plain JSON values, written whole or not at all."""
 
 import json
+import math
 import os
 import pickle
 import zipfile
@@ -26,7 +27,16 @@ def write_atomically(path, write):
 
 def write_json(path, value):
     """Indented JSON with a closing newline."""
-    write_atomically(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+    write_atomically(path, lambda file: file.write((json.dumps(without_nan(value), indent=2) + "\n").encode()))
+
+
+def without_nan(value):
+    """JSON has no nan: null stands for a value that could not be computed."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def save_checkpoint(path, state):

@@ -1,9 +1,9 @@
 """A trained run in a user's own code:
 
-    from models import load_run
+from models import load_run
 
-    run = load_run("experiments/resnet18_distorted")
-    run.predict(images).qualities
+run = load_run("experiments/resnet18_distorted")
+run.predict(images).qualities
 """
 
 import math
@@ -34,10 +34,12 @@ class Predictions(NamedTuple):
 
 
 class Run:
-    """A network and its mixture as a checkpoint holds them. `config` is the run's configuration."""
+    """A network and its mixture as a checkpoint holds them. `config` is the run's configuration, `epoch` counts from 0,
+    `reference_digests` tell the references of training and validation by their pixels."""
 
-    def __init__(self, model, mixture, config, epoch):
-        self.model, self.mixture, self.config, self.epoch = model.eval(), mixture, config, epoch
+    def __init__(self, model, mixture, state):
+        self.model, self.mixture = model.eval(), mixture
+        self.config, self.epoch, self.reference_digests = state["config"], state["epoch"], state["reference_digests"]
 
     def predict(self, images):
         """Predictions for images: uint8 (B, 3, H, W), or a list of PIL images, sides of 8 pixels or more.
@@ -100,7 +102,9 @@ def load_run(folder, checkpoint="best", device="auto"):
     """The Run in an experiment's folder; checkpoint 'best' (by validation SRCC) or 'last'."""
     path = Path(folder) / f"{checkpoint}.pt"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; train first: python train_with_distortions.py --experiment_name …")
+        raise FileNotFoundError(
+            f"{path} does not exist; train first: python train_with_distortions.py --experiment_name …"
+        )
     device = choose_device(device)
     state = load_checkpoint(path, device)
     model, mixture = build(state["config"])
@@ -108,7 +112,7 @@ def load_run(folder, checkpoint="best", device="auto"):
     mixture.load_state_dict(state["mixture"])
     if not mixture.fitted:
         raise UserError(f"{path} has no mixture yet: its training has not reached the first refit")
-    return Run(model.to(device), mixture.to(device), state["config"], state["epoch"])
+    return Run(model.to(device), mixture.to(device), state)
 
 
 def build(config, pretrained=False):
@@ -122,8 +126,11 @@ def choose_device(device):
     """The torch.device that 'auto' or a name stands for. Raises UserError where there is no such device."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {device}: torch sees no CUDA device; use --device cpu")
+    name, _, index = device.partition(":")
+    if name not in ("cpu", "cuda") or not (index or "0").isdigit():
+        raise UserError(f"--device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1, …")
+    if name == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device auto")
     return torch.device(device)
 
 
@@ -135,6 +142,7 @@ def _checked(images):
     images = torch.as_tensor(images)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < MIN_SIDE:
         raise UserError(
-            f"expected uint8 images (B, 3, H, W) with sides of {MIN_SIDE} or more, got {images.dtype} {tuple(images.shape)}"
+            f"expected uint8 images (B, 3, H, W) with sides of {MIN_SIDE} or more, "
+            f"got {images.dtype} {tuple(images.shape)}"
         )
     return images

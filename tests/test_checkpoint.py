@@ -54,6 +54,6 @@ def test_damaged_foreign_and_hostile_files_are_refused(tmp_path):
 
 
 def test_json_is_written_whole(tmp_path):
-    write_json(tmp_path / "a.json", {"a": [1, None]})
+    write_json(tmp_path / "a.json", {"a": [1, float("nan")]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, None]}
     assert os.listdir(tmp_path) == ["a.json"]

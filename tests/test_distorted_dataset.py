@@ -90,7 +90,9 @@ def test_no_redistort_keeps_the_first_draw(crops):
 
 
 def test_seed_and_part_change_the_draws(crops):
-    digests = {DistortedImageDataset(crops, seed=seed, part=part).digest() for seed in (0, 1) for part in ("train", "val")}
+    digests = {
+        DistortedImageDataset(crops, seed=seed, part=part).digest() for seed in (0, 1) for part in ("train", "val")
+    }
     assert len(digests) == 4
 
 
@@ -114,7 +116,11 @@ def test_compose_applies_the_steps_in_order(crops):
     i = int(torch.nonzero((labels.steps >= 0).all(1))[0])
     array = crops.images[labels.reference[i]].permute(1, 2, 0).numpy()
     for step in range(3):
-        what = dataset.types[labels.steps[i, step]], labels.step_level[i, step].item(), labels.step_direction[i, step].item()
+        what = (
+            dataset.types[labels.steps[i, step]],
+            labels.step_level[i, step].item(),
+            labels.step_direction[i, step].item(),
+        )
         array, _ = apply_distortion(array, *what)
     assert np.array_equal(dataset[i].image.permute(1, 2, 0).numpy(), array)
 

@@ -27,7 +27,12 @@ def run(name, images, level, direction=1, keys=None):
 def parameters(images, level, direction=1):
     """The arguments of a distortion's own function."""
     shape = (len(images), 1, 1, 1)
-    return images.float() / 255, torch.full(shape, level), torch.full(shape, float(direction)), Draw(make_key(torch.arange(len(images))))
+    return (
+        images.float() / 255,
+        torch.full(shape, level),
+        torch.full(shape, float(direction)),
+        Draw(make_key(torch.arange(len(images)))),
+    )
 
 
 def test_the_default_types_are_the_eight_in_label_order():
@@ -45,7 +50,9 @@ def test_level_0_is_the_identity(name, direction, crops):
 @pytest.mark.parametrize("name, direction", SIGNED)
 def test_the_mean_error_grows_strictly_with_the_level(name, direction, crops):
     levels = np.linspace(0, 1, 11) if name in ("jpeg_compression", "gaussian_blur") else np.linspace(0, 1, 21)
-    errors = [(run(name, crops.images, level, direction).float() - crops.images).abs().mean().item() for level in levels]
+    errors = [
+        (run(name, crops.images, level, direction).float() - crops.images).abs().mean().item() for level in levels
+    ]
     assert errors[0] == 0 and (np.diff(errors) > 0).all(), np.round(errors, 3)
 
 
@@ -59,7 +66,13 @@ def test_an_image_depends_on_neither_its_batch_nor_its_place(name, crops):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.sampled_from(list(DISTORTIONS)), st.integers(8, 41), st.integers(8, 41), st.floats(0, 1), st.sampled_from((-1, 1)))
+@given(
+    st.sampled_from(list(DISTORTIONS)),
+    st.integers(8, 41),
+    st.integers(8, 41),
+    st.floats(0, 1),
+    st.sampled_from((-1, 1)),
+)
 def test_any_size_level_and_direction_gives_an_image_of_that_size(name, height, width, level, direction):
     images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert run(name, images, level, direction).shape == images.shape

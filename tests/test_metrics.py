@@ -14,7 +14,9 @@ def scores():
 
 def test_correlations_agree_with_scipy(scores):
     true, predicted = scores
-    assert metrics.srcc(true, predicted) == pytest.approx(stats.pearsonr(stats.rankdata(true), stats.rankdata(predicted))[0])
+    assert metrics.srcc(true, predicted) == pytest.approx(
+        stats.pearsonr(stats.rankdata(true), stats.rankdata(predicted))[0]
+    )
     assert metrics.plcc(true, predicted) == pytest.approx(np.corrcoef(true, predicted)[0, 1])
     signs = np.sign(np.subtract.outer(true, true) * np.subtract.outer(predicted, predicted))
     assert metrics.krcc(true, predicted) == pytest.approx(signs.sum() / (400 * 399))

@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     torch.manual_seed(0)
     model, mixture = build(CONFIG)
     mixture.refit(np.random.default_rng(0).normal(size=(300, 16)), seed=0)
-    save_checkpoint(folder / "best.pt", {"config": CONFIG, "epoch": 4, "model": model.state_dict(),
+    save_checkpoint(folder / "best.pt", {"config": CONFIG, "reference_digests": [], "epoch": 4, "model": model.state_dict(),
                                          "mixture": mixture.state_dict(), "finished": True})  # fmt: skip
     return load_run(folder, device="cpu")
 
@@ -47,7 +47,11 @@ def test_without_a_type_loss_there_is_no_type_head():
 
 
 def test_the_stem_follows_the_image_size():
-    assert [resolve_stem("auto", 32), resolve_stem("auto", 96), resolve_stem("small", 96)] == ["small", "imagenet", "small"]
+    assert [resolve_stem("auto", 32), resolve_stem("auto", 96), resolve_stem("small", 96)] == [
+        "small",
+        "imagenet",
+        "small",
+    ]
 
 
 def test_pretrained_needs_the_imagenet_stem():
@@ -149,5 +153,11 @@ def test_predict_refuses_other_input(run, bad, message):
 def test_load_run_says_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="best.pt does not exist; train first"):
         load_run(tmp_path)
-    with pytest.raises(ValueError, match="torch sees no CUDA device|cuda"):
-        choose_device("cuda") if not torch.cuda.is_available() else (_ for _ in ()).throw(ValueError("cuda"))
+
+
+@pytest.mark.parametrize(
+    "device, message", (("warp", "none of auto"), ("cpu:x", "none of auto"), ("cuda:99", "torch sees . CUDA"))
+)
+def test_choose_device_refuses_what_is_not_there(device, message):
+    with pytest.raises(ValueError, match=message):
+        choose_device(device)

@@ -12,7 +12,10 @@ TYPES = np.repeat(np.arange(9), 20)
 TRUE, PREDICTED = RNG.uniform(20, 100, 180), RNG.uniform(20, 100, 180)
 LEVELS, CLUSTERS = RNG.uniform(0.2, 1, 180), RNG.integers(0, 8, 180)
 IMAGES = RNG.integers(0, 256, (180, 3, 8, 8), dtype=np.uint8)
-LOG = [{"epoch": e, "refit": e == 2, "quality_loss": 0.1, "srcc": 0.5, "plcc": 0.5, **({"nmi": 0.4} if e > 1 else {})} for e in range(4)]
+LOG = [
+    {"epoch": e, "refit": e == 2, "quality_loss": 0.1, "srcc": 0.5, "plcc": 0.5, **({"nmi": 0.4} if e > 1 else {})}
+    for e in range(4)
+]
 WORST = [DISTORTIONS[name].worst_quality for name in DISTORTION_TYPES]
 
 FIGURES = {

@@ -22,7 +22,9 @@ def script(command, folder, code=ROOT, status=0):
     """Run a documented command line in a folder; returns (stdout, stderr)."""
     name, *flags = command.removeprefix("python ").split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(Path(folder) / ".mpl")}
-    done = subprocess.run([sys.executable, code / name, *flags], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, code / name, *flags], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout, done.stderr
 
@@ -48,12 +50,20 @@ def workplace(tmp_path_factory):
 
 def test_a_run_leaves_what_its_readme_says(workplace):
     folder = workplace / "experiments" / "tiny"
-    assert {path.name for path in folder.iterdir()} == {"config.json", "log.jsonl", "best.pt", "last.pt", "visualizations"}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "log.jsonl",
+        "best.pt",
+        "last.pt",
+        "visualizations",
+    }
     config = json.loads((folder / "config.json").read_text())
     assert config["references"] == "photos" and "demonstration" in config["references_name"]
     log = log_of(workplace, "tiny")
     assert [line["epoch"] for line in log] == [0, 1, 2] and [line["refit"] for line in log] == [False, True, True]
-    assert {"quality_loss", "cluster_loss", "type_loss", "srcc", "plcc", "active_clusters", "nmi", "kept"} <= set(log[2])
+    assert {"quality_loss", "cluster_loss", "type_loss", "srcc", "plcc", "active_clusters", "nmi", "kept"} <= set(
+        log[2]
+    )
     for name in ("best.pt", "last.pt"):
         assert torch.load(folder / name, weights_only=True)["mixture"]["fitted"]
 
@@ -246,7 +256,16 @@ def test_the_example_figure_is_drawn(tmp_path):
     assert (tmp_path / "deep/er.png").exists()
 
 
-@pytest.mark.parametrize("name", ("distorted_dataset.py", "train_with_distortions.py", "test_with_viz.py", "display_viz_english.py"))
+@pytest.mark.parametrize(
+    "name",
+    (
+        "distorted_dataset.py",
+        "train_with_distortions.py",
+        "test_with_viz.py",
+        "display_viz_english.py",
+        "summarize_runs.py",
+    ),
+)
 def test_help_explains_every_flag(name, tmp_path):
     output, _ = script(f"{name} --help", tmp_path)
     options = output[output.index("options:") :]
@@ -254,7 +273,9 @@ def test_help_explains_every_flag(name, tmp_path):
     for entry in entries:
         flag, _, meaning = entry.partition("  ")
         assert meaning.strip() or "\n" in entry, f"{flag} is not explained"
-        assert "required" in usage_of(output, flag) or "default" in entry or flag.startswith("-h"), f"{flag}: no default"
+        assert "required" in usage_of(output, flag) or "default" in entry or flag.startswith("-h"), (
+            f"{flag}: no default"
+        )
 
 
 def usage_of(output, flag):
@@ -266,15 +287,43 @@ def usage_of(output, flag):
 def test_the_distortion_of_the_readme_works_as_it_stands(tmp_path):
     """Append the README's example to a copy of the project; then its laws, the example figure and training hold."""
     code = tmp_path / "project"
-    shutil.copytree(ROOT, code, ignore=shutil.ignore_patterns(".git", ".venv", "experiments", "data", "__pycache__", ".dev"))
+    shutil.copytree(
+        ROOT, code, ignore=shutil.ignore_patterns(".git", ".venv", "experiments", "data", "__pycache__", ".dev")
+    )
     example = re.search(r"```python\n(@distortion.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     name = re.search(r"def (\w+)", example)[1]
     assert example.count("\n") <= 10
     with open(code / "distortions.py", "a") as file:
         file.write("\n\n" + example)
     script(f"distorted_dataset.py --distortions {name} --output {name}.png", tmp_path, code)
-    script(f"train_with_distortions.py --experiment_name mine --distortions gaussian_blur,{name} {TINY} --epochs 1", tmp_path, code)
+    script(
+        f"train_with_distortions.py --experiment_name mine --distortions gaussian_blur,{name} {TINY} --epochs 1",
+        tmp_path,
+        code,
+    )
     script("test_with_viz.py --experiment experiments/mine --skip_tsne --test_samples 5", tmp_path, code)
-    laws = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"{name} and not readme", "tests/test_distortions.py"]
+    laws = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        f"{name} and not readme",
+        "tests/test_distortions.py",
+    ]
     done = subprocess.run(laws, cwd=code, capture_output=True, text=True)
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout
+
+
+def test_runs_are_summarized_and_must_share_their_test_images(workplace):
+    output, _ = script("summarize_runs.py experiments/tiny experiments/tiny", workplace)
+    metrics = json.loads((workplace / "experiments/tiny/visualizations/metrics.json").read_text())
+    assert f"| SRCC | {metrics['srcc']:.3f} ± 0.000 |" in output and "over a refit epoch" in output
+    other = workplace / "experiments" / "shifted"
+    shutil.copytree(workplace / "experiments/tiny", other)
+    path = other / "visualizations" / "metrics.json"
+    path.write_text(json.dumps({**metrics, "digest": "0"}))
+    _, error = script("summarize_runs.py experiments/tiny experiments/shifted", workplace, status=1)
+    assert "different images" in error
