@@ -50,6 +50,7 @@ class Labels:
     step_level: torch.Tensor  # (N, S) float32
     step_direction: torch.Tensor  # (N, S) int64: −1, +1, or 0 where a type has no direction
     key: torch.Tensor  # (N,) int64
+    mirrored: torch.Tensor  # (N,) bool: the reference is turned left to right before anything else
     quality: torch.Tensor  # (N,) float32
     type: torch.Tensor  # (N,) int64; the number of types stands for pristine
     level: torch.Tensor  # (N,) float32
@@ -60,7 +61,8 @@ class DistortedImageDataset:
     """Each reference once pristine and `distortions_per_image` times distorted: R × (V + 1) images.
 
     Every draw is a hash of (seed, part, epoch, reference, variant). With redistort, `set_epoch` gives new types and
-    levels; without, an epoch's draws are those of every other.
+    levels; without, an epoch's draws are those of every other. With mirror, half of the images start from the mirrored
+    reference, which says no more of its quality and is harder to learn by heart.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class DistortedImageDataset:
         part="train",
         compose=1,
         redistort=True,
+        mirror=False,
     ):
         self.references = references
         self.types = tuple(types)
@@ -79,6 +82,7 @@ class DistortedImageDataset:
         self.variants = distortions_per_image
         self.compose = min(compose, len(self.types))
         self.redistort = redistort
+        self.mirror = mirror
         self._key = (seed, PARTS.index(part))
         self.set_epoch(0)
 
@@ -102,14 +106,14 @@ class DistortedImageDataset:
         """A Figure for a notebook: image i beside its reference, with what was done to it."""
         from plots import plot_pair
 
-        item = self[i]
+        item, reference = self[i], self._references(torch.tensor([range(len(self))[i]]))[0]
         title = f"{item.type}, level {item.level:.2f}, quality {item.quality:.0f}"
-        return plot_pair(self.references.images[item.reference].numpy(), item.image.numpy(), title)
+        return plot_pair(reference.numpy(), item.image.numpy(), title)
 
     def images(self, indices, device="cpu"):
         """(B, 3, H, W) uint8 images at these indices (B,), made on the device."""
         labels = self.labels
-        images = self.references.images[labels.reference[indices]].to(device, non_blocking=True)
+        images = self._references(indices).to(device, non_blocking=True)
         for step in range(self.compose):
             direction = torch.where(labels.step_direction[indices, step] < 0, -1, 1)
             key = make_key(labels.key[indices], step)
@@ -136,6 +140,11 @@ class DistortedImageDataset:
             digest.update(values.numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def _references(self, indices):
+        """(B, 3, H, W) uint8: what these images start from."""
+        images, mirrored = self.references.images[self.labels.reference[indices]], self.labels.mirrored[indices]
+        return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
     def _draw_labels(self, epoch):
         count, variants = len(self.references), self.variants
         reference = torch.arange(count).repeat_interleave(variants + 1)
@@ -153,7 +162,8 @@ class DistortedImageDataset:
         kind, level_of, direction_of = (values.gather(1, main)[:, 0] for values in (steps, level, direction))
         kind = torch.where(kind < 0, len(self.types), kind)
         quality = 100 * (single / 100).prod(1)
-        return Labels(reference, variant, steps, level, direction, key, quality, kind, level_of, direction_of)
+        mirrored = (draw.bits(1)[:, 0] < 0) & self.mirror
+        return Labels(reference, variant, steps, level, direction, key, mirrored, quality, kind, level_of, direction_of)
 
     def _draw_steps(self, epoch, draw, variant):
         """(N, S) types. The first step is dealt; a random number of further ones differ from it and each other."""

@@ -86,7 +86,11 @@ def plot_quality_vs_level(levels, predicted, types, names, worst, subtitle):
     columns = 4
     count = -(-len(names) // columns)
     figure = Figure(figsize=(12, 2.9 * count + 0.6), layout="constrained")
-    _suptitle(figure, "Predicted quality falls with the level; the band holds the middle 80 % of images", subtitle)
+    _suptitle(
+        figure,
+        "Does predicted quality fall with the level? Dashed is true, the band holds the middle 80 % of images",
+        subtitle,
+    )
     edges = np.linspace(levels[levels > 0].min(initial=0.2), 1, 9)
     colors = type_colors(names)
     axes = figure.subplots(count, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -216,7 +220,7 @@ def plot_training_curves(log, subtitle):
                 axis.plot(epochs[known], values[known], marker="o", markersize=2.5, label=name)
         for epoch in refits:
             axis.axvline(epoch - 0.5, color="grey", linestyle=":", linewidth=1)
-        axis.set_xlabel("epoch")
+        axis.set(xlabel="epoch", xlim=(0, epochs[-1] + 1))
         if axis.lines and axis.get_legend_handles_labels()[0]:
             axis.legend()
     losses.set(title="training losses, unweighted", yscale="log")

@@ -25,7 +25,8 @@ def table(metrics):
     for name, row in metrics["by_type"].items():
         lines.append(f"{name:22}{_number(row['srcc']):>7}{_number(row['rmse'], 1):>8}{row['images']:>9}")
     clusters = metrics["clusters"]
-    counts = f"{clusters['active']} of {len(clusters['names'])} clusters active, effective number {clusters['effective']:.1f}"
+    active, effective = f"{clusters['active']} of {len(clusters['names'])}", f"{clusters['effective']:.1f}"
+    counts = f"{active} clusters active, effective number {effective}"
     agreement = "  ".join(
         f"{title} {_number(clusters[name])}" for name, title in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity"))
     )

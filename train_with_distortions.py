@@ -114,7 +114,7 @@ def main(args):
         args.references, args.train_samples, args.val_samples, *where
     )
     how = (types, args.distortions_per_image)
-    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort)
+    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort, mirror=True)
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
     if len(train) < args.n_clusters:
         raise UserError(
@@ -173,7 +173,7 @@ def train_one_epoch(training, dataset, epoch, args):
     model.train()
     device = next(model.parameters()).device
     labels, totals, started = dataset.labels, 0, time.perf_counter()
-    batches = dataset.batches(dataset.epoch_order(args.seed, epoch), args.batch_size, device)
+    batches = training_batches(dataset, dataset.epoch_order(args.seed, epoch), args.batch_size, device)
     title = f"epoch {epoch + 1}/{args.epochs}"
     with tqdm(total=len(dataset), desc=title, unit="image", leave=False, mininterval=0.5) as bar:
         for images, indices in batches:
@@ -197,8 +197,13 @@ def train_one_epoch(training, dataset, epoch, args):
             bar.update(len(images))
     means = (totals / len(dataset)).tolist()
     if not np.isfinite(means).all():
-        raise UserError(f"the loss of epoch {epoch + 1} is not finite; lower --lr (now {args.lr}), then --resume")
+        raise UserError(f"the loss of epoch {epoch + 1} is not finite; start again with an --lr below {args.lr}")
     return dict(zip(("loss", *losses), means)), len(dataset) / (time.perf_counter() - started)
+
+
+def training_batches(dataset, order, batch_size, device):
+    """The dataset's batches but for a last one of a single image, from which batch norm cannot learn."""
+    return ((images, indices) for images, indices in dataset.batches(order, batch_size, device) if len(indices) > 1)
 
 
 def settle_batch_norm(averaged, dataset, epoch, args):
@@ -206,7 +211,7 @@ def settle_batch_norm(averaged, dataset, epoch, args):
     device = next(averaged.parameters()).device
     order = dataset.epoch_order(args.seed, epoch)[:BATCH_NORM_IMAGES]
     with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
-        update_bn((images for images, _ in dataset.batches(order, args.batch_size, device)), averaged)
+        update_bn((images for images, _ in training_batches(dataset, order, args.batch_size, device)), averaged)
 
 
 def predict(model, dataset):
@@ -227,8 +232,7 @@ def evaluate(model, mixture, dataset):
     true = dataset.labels.quality.double().numpy()
     scores = {"srcc": srcc(true, qualities), "plcc": plcc(true, qualities)}
     if mixture.fitted:
-        clusters = mixture.log_joint(torch.from_numpy(embeddings).to(mixture.means.device)).argmax(1).cpu().numpy()
-        measures = cluster_measures(clusters, dataset.labels.type.numpy(), len(mixture.weights))
+        measures = cluster_measures(mixture.assign(embeddings), dataset.labels.type.numpy(), len(mixture.weights))
         scores |= {"active_clusters": measures["active"], "nmi": measures["nmi"]}
     return scores
 

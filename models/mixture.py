@@ -51,20 +51,24 @@ class Mixture(nn.Module):
         """(B, K): log of the responsibilities."""
         return self.log_joint(embeddings).log_softmax(1)
 
+    def assign(self, embeddings):
+        """(N,) the most probable component of each embedding (N, D), numpy in and out."""
+        return self.log_joint(torch.from_numpy(embeddings).to(self.means.device)).argmax(1).cpu().numpy()
+
     def refit(self, embeddings, seed):
         """Fit to training embeddings (N, D), starting from the previous fit where there is one. Returns a Refit."""
         embeddings = np.asarray(embeddings, np.float64)
         count, k = len(embeddings), len(self.weights)
         if count < k:
             raise UserError(f"--n_clusters {k} needs at least {k} training images, got {count}")
-        before = self._assign(embeddings) if self.fitted else None
+        before = self.assign(embeddings) if self.fitted else None
         center, scale = embeddings.mean(0), embeddings.std(0)
         if not np.isfinite(scale).all() or not (scale > 1e-12).any():
             raise UserError("the mixture cannot be fitted: the embeddings are all the same, or not finite")
         scale = np.maximum(scale, 1e-6 * scale.max())
         model, converged = self._fit((embeddings - center) / scale, self._start(center, scale), seed)
         self._store(center, scale, model, np.arange(k))
-        after, kept = self._assign(embeddings), None
+        after, kept = self.assign(embeddings), None
         if before is not None:
             order = match(before, after, k)
             self._store(center, scale, model, order)
@@ -99,10 +103,6 @@ class Mixture(nn.Module):
         names = ("fitted", "center", "scale", "weights", "means", "precisions_cholesky")
         for name, value in zip(names, values):
             getattr(self, name).copy_(torch.as_tensor(value))
-
-    def _assign(self, embeddings):
-        device = self.means.device
-        return self.log_joint(torch.from_numpy(embeddings).to(device)).argmax(1).cpu().numpy()
 
 
 def match(before, after, k):

@@ -129,3 +129,12 @@ def test_show_gives_a_figure_and_bad_indices_raise(dataset):
     assert isinstance(dataset.show(1), Figure)
     with pytest.raises(IndexError, match="image 1440 of 1440"):
         dataset[1440]
+
+
+def test_mirror_turns_half_of_the_references(crops):
+    dataset = DistortedImageDataset(crops, mirror=True)
+    pristine = torch.nonzero(dataset.labels.type == 8)[:, 0]
+    mirrored = dataset.labels.mirrored[pristine]
+    expected = torch.where(mirrored[:, None, None, None], crops.images.flip(3), crops.images)
+    assert torch.equal(dataset.images(pristine), expected) and 0.3 < mirrored.float().mean() < 0.7
+    assert not DistortedImageDataset(crops).labels.mirrored.any()

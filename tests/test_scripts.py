@@ -249,6 +249,11 @@ def test_flags_for_other_ways_to_train_run(tmp_path):
     assert all("type_loss" not in line and "cluster_loss" not in line for line in log_of(tmp_path, "other"))
 
 
+def test_a_last_batch_of_one_image_does_no_harm(tmp_path):
+    train(tmp_path, "odd", "--image_size 8 --train_samples 11 --batch_size 43 --epochs 1")  # 44 images
+    assert len(log_of(tmp_path, "odd")) == 1
+
+
 def test_the_example_figure_is_drawn(tmp_path):
     output, _ = script("distorted_dataset.py", tmp_path)
     assert "11 rows of 8 distortions" in output and (tmp_path / "distortion_examples.png").stat().st_size > 1e5
