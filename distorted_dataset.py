@@ -50,7 +50,7 @@ class Labels:
     step_level: torch.Tensor  # (N, S) float32
     step_direction: torch.Tensor  # (N, S) int64: −1, +1, or 0 where a type has no direction
     key: torch.Tensor  # (N,) int64
-    mirrored: torch.Tensor  # (N,) bool: the reference is turned left to right before anything else
+    orientation: torch.Tensor  # (N,) int64, 0–7: how the reference is turned before anything else; 0 leaves it
     quality: torch.Tensor  # (N,) float32
     type: torch.Tensor  # (N,) int64; the number of types stands for pristine
     level: torch.Tensor  # (N,) float32
@@ -61,8 +61,8 @@ class DistortedImageDataset:
     """Each reference once pristine and `distortions_per_image` times distorted: R × (V + 1) images.
 
     Every draw is a hash of (seed, part, epoch, reference, variant). With redistort, `set_epoch` gives new types and
-    levels; without, an epoch's draws are those of every other. With mirror, half of the images start from the mirrored
-    reference, which says no more of its quality and is harder to learn by heart.
+    levels; without, an epoch's draws are those of every other. With turn, each image starts from its reference in
+    one of the eight ways to turn and mirror a square: no better and no worse, and harder to learn by heart.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class DistortedImageDataset:
         part="train",
         compose=1,
         redistort=True,
-        mirror=False,
+        turn=False,
     ):
         self.references = references
         self.types = tuple(types)
@@ -82,7 +82,7 @@ class DistortedImageDataset:
         self.variants = distortions_per_image
         self.compose = min(compose, len(self.types))
         self.redistort = redistort
-        self.mirror = mirror
+        self.turn = turn
         self._key = (seed, PARTS.index(part))
         self.set_epoch(0)
 
@@ -142,8 +142,10 @@ class DistortedImageDataset:
 
     def _references(self, indices):
         """(B, 3, H, W) uint8: what these images start from."""
-        images, mirrored = self.references.images[self.labels.reference[indices]], self.labels.mirrored[indices]
-        return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        images, orientation = self.references.images[self.labels.reference[indices]], self.labels.orientation[indices]
+        for bit, turned in ((1, lambda x: x.flip(3)), (2, lambda x: x.flip(2)), (4, lambda x: x.transpose(2, 3))):
+            images = torch.where((orientation & bit > 0)[:, None, None, None], turned(images), images)
+        return images
 
     def _draw_labels(self, epoch):
         count, variants = len(self.references), self.variants
@@ -162,8 +164,10 @@ class DistortedImageDataset:
         kind, level_of, direction_of = (values.gather(1, main)[:, 0] for values in (steps, level, direction))
         kind = torch.where(kind < 0, len(self.types), kind)
         quality = 100 * (single / 100).prod(1)
-        mirrored = (draw.bits(1)[:, 0] < 0) & self.mirror
-        return Labels(reference, variant, steps, level, direction, key, mirrored, quality, kind, level_of, direction_of)
+        orientation = (draw.bits(1)[:, 0] & 7) * self.turn
+        return Labels(
+            reference, variant, steps, level, direction, key, orientation, quality, kind, level_of, direction_of
+        )
 
     def _draw_steps(self, epoch, draw, variant):
         """(N, S) types. The first step is dealt; a random number of further ones differ from it and each other."""

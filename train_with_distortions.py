@@ -34,9 +34,9 @@ from models.run import build, choose_device, forward
 from references import load_training_references, resolve_source
 
 ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run is resumed
-WEIGHT_DECAY = 0.05
+WEIGHT_DECAY = 0.3
 WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
-AVERAGING = 0.98  # of the weights that are validated, clustered and kept: an exponential mean over about 50 steps
+AVERAGED_SHARE = 0.04  # of a run's steps: the span of the exponential mean of the weights that is validated and kept
 BATCH_NORM_IMAGES = 512  # settle the batch-norm statistics of the averaged weights
 
 
@@ -114,7 +114,7 @@ def main(args):
         args.references, args.train_samples, args.val_samples, *where
     )
     how = (types, args.distortions_per_image)
-    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort, mirror=True)
+    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort, turn=True)
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
     if len(train) < args.n_clusters:
         raise UserError(
@@ -126,15 +126,10 @@ def main(args):
     make_deterministic(args.seed)
     model, mixture = build(config, args.pretrained)
     model, mixture = model.to(device), mixture.to(device)
+    steps = args.epochs * math.ceil(len(train) / args.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        args.lr,
-        epochs=args.epochs,
-        steps_per_epoch=math.ceil(len(train) / args.batch_size),
-        pct_start=WARM_UP,
-    )
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps, pct_start=WARM_UP)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, AVERAGED_SHARE * steps)))
     training = {"online": model, "averaged": averaged, "mixture": mixture, "optimizer": optimizer, "schedule": schedule}
     start_epoch, best_srcc = start_folder(args, config, training, device)
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from errors import UserError
 
-REG_COVAR = 1e-2  # added to the variances of standardised embeddings, so that no component shrinks to a point
+REG_COVAR = 0.1  # added to the variances of standardised embeddings, so that no component shrinks to a point
 MAX_ITERATIONS = 200
-FIRST_FIT_STARTS = 5
+FRESH_STARTS = 5
+LIVING_SHARE = 0.02  # of the images; a component with less is dying
 
 
 class Refit(NamedTuple):
@@ -66,7 +67,7 @@ class Mixture(nn.Module):
         if not np.isfinite(scale).all() or not (scale > 1e-12).any():
             raise UserError("the mixture cannot be fitted: the embeddings are all the same, or not finite")
         scale = np.maximum(scale, 1e-6 * scale.max())
-        model, converged = self._fit((embeddings - center) / scale, self._start(center, scale), seed)
+        model = self._fit((embeddings - center) / scale, center, scale, seed)
         self._store(center, scale, model, np.arange(k))
         after, kept = self.assign(embeddings), None
         if before is not None:
@@ -74,12 +75,21 @@ class Mixture(nn.Module):
             self._store(center, scale, model, order)
             after = np.argsort(order)[after]
             kept = float((before == after).mean())
-        return Refit(kept, np.bincount(after, minlength=k) / count, converged)
+        return Refit(kept, np.bincount(after, minlength=k) / count, bool(model.converged_))
 
-    def _start(self, center, scale):
-        """The previous fit's parameters in the new coordinates, or none before the first fit."""
+    def _fit(self, standardised, center, scale, seed):
+        """The previous fit, adapted. Where the embeddings have moved so far that components die of it, or before the
+        first fit, a fresh one."""
+        fresh = {"n_init": FRESH_STARTS}
         if not self.fitted:
-            return {"n_init": FIRST_FIT_STARTS}
+            return self._maximize(standardised, fresh, seed)
+        adapted = self._maximize(standardised, self._previous(center, scale), seed)
+        if _living(adapted) == len(self.weights):
+            return adapted
+        return max(adapted, self._maximize(standardised, fresh, seed), key=_living)
+
+    def _previous(self, center, scale):
+        """The previous fit's parameters in the new coordinates."""
         old_center, old_scale = self.center.cpu().numpy(), self.scale.cpu().numpy()
         cholesky, stretch = self.precisions_cholesky.cpu().numpy(), scale / old_scale
         return {
@@ -88,14 +98,13 @@ class Mixture(nn.Module):
             "precisions_init": (cholesky @ cholesky.transpose(0, 2, 1)) * np.outer(stretch, stretch),
         }
 
-    def _fit(self, standardised, start, seed):
-        model = GaussianMixture(
-            len(self.weights), reg_covar=REG_COVAR, max_iter=MAX_ITERATIONS, random_state=seed, **start
-        )
+    def _maximize(self, standardised, start, seed):
+        """Expectation-maximisation from a start: scikit-learn's fitted GaussianMixture."""
+        k = len(self.weights)
+        model = GaussianMixture(k, reg_covar=REG_COVAR, max_iter=MAX_ITERATIONS, random_state=seed, **start)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # Refit.converged tells
-            model.fit(standardised)
-        return model, bool(model.converged_)
+            return model.fit(standardised)
 
     def _store(self, center, scale, model, order):
         weights = model.weights_[order] / model.weights_.sum()
@@ -103,6 +112,11 @@ class Mixture(nn.Module):
         names = ("fitted", "center", "scale", "weights", "means", "precisions_cholesky")
         for name, value in zip(names, values):
             getattr(self, name).copy_(torch.as_tensor(value))
+
+
+def _living(model):
+    """The number of components of a fitted GaussianMixture that hold a fair share of the images."""
+    return int((model.weights_ >= LIVING_SHARE).sum())
 
 
 def match(before, after, k):

@@ -131,10 +131,13 @@ def test_show_gives_a_figure_and_bad_indices_raise(dataset):
         dataset[1440]
 
 
-def test_mirror_turns_half_of_the_references(crops):
-    dataset = DistortedImageDataset(crops, mirror=True)
+def test_turn_shows_the_references_in_all_eight_ways(crops):
+    dataset = DistortedImageDataset(crops, turn=True)
     pristine = torch.nonzero(dataset.labels.type == 8)[:, 0]
-    mirrored = dataset.labels.mirrored[pristine]
-    expected = torch.where(mirrored[:, None, None, None], crops.images.flip(3), crops.images)
-    assert torch.equal(dataset.images(pristine), expected) and 0.3 < mirrored.float().mean() < 0.7
-    assert not DistortedImageDataset(crops).labels.mirrored.any()
+    seen = set()
+    for image, reference in zip(dataset.images(pristine), crops.images):
+        ways = [torch.rot90(turned, k, (1, 2)) for turned in (reference, reference.flip(2)) for k in range(4)]
+        seen |= {way for way, turned in enumerate(ways) if torch.equal(turned, image)}
+        assert any(torch.equal(turned, image) for turned in ways)
+    assert seen == set(range(8))
+    assert not DistortedImageDataset(crops).labels.orientation.any()

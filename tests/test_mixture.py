@@ -74,14 +74,22 @@ def test_a_permuted_fit_is_put_back(monkeypatch):
     fit = Mixture._fit
 
     def permuted_fit(self, *args):
-        model, converged = fit(self, *args)
+        model = fit(self, *args)
         for name in ("weights_", "means_", "precisions_cholesky_"):
             setattr(model, name, getattr(model, name)[[2, 0, 3, 1]])
-        return model, converged
+        return model
 
     monkeypatch.setattr(Mixture, "_fit", permuted_fit)
     assert mixture.refit(embeddings, seed=0).kept == 1
     assert np.array_equal(mixture.assign(embeddings), before)
+
+
+def test_components_that_die_of_a_move_are_replaced():
+    embeddings, which = blobs()
+    mixture = Mixture(4, 5)
+    mixture.refit(np.concatenate([embeddings[which == 0], embeddings[which == 1]]), seed=0)
+    refit = mixture.refit(np.random.default_rng(1).permutation(embeddings)[:, ::-1] * 5 + 100, seed=0)
+    assert (refit.shares > 0.1).all()
 
 
 def test_a_fit_is_the_same_for_the_same_seed():
