@@ -5,6 +5,8 @@ import sys
 
 from errors import UserError
 
+MAX_SEED = 2**32 - 1  # scikit-learn takes no larger one
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """The script's docstring as it stands, and each flag's default."""
@@ -35,7 +37,7 @@ def _number(kind, name, low, high):
     return parse
 
 
-def run_script(main, parse_args, when_interrupted="nothing was lost"):
+def run_script(main, parse_args, when_interrupted="give the same command again"):
     """Run main(parse_args()); a user's mistake or a failing disk gives one line on stderr and exit status 1."""
     try:
         main(parse_args())

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from command_line import HelpFormatter, run_script, whole
+from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from distortions import (
     DISTORTION_TYPES,
     DISTORTIONS,
@@ -24,7 +24,8 @@ from distortions import (
     distort,
     select_types,
 )
-from draws import FIXED, PARTS, Draw, make_key, permutation
+from draws import FIXED, PARTS, Draw, make_key
+from plots import plot_distortion_examples, plot_pair
 
 __all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "Labels", "apply_distortion"]
 PIXELS_AT_ONCE = 2**20  # images are distorted together up to this many pixels, to fill the device
@@ -104,8 +105,6 @@ class DistortedImageDataset:
 
     def show(self, i):
         """A Figure for a notebook: image i beside its reference, with what was done to it."""
-        from plots import plot_pair
-
         item, reference = self[i], self._references(torch.tensor([range(len(self))[i]]))[0]
         title = f"{item.type}, level {item.level:.2f}, quality {item.quality:.0f}"
         return plot_pair(reference.numpy(), item.image.numpy(), title)
@@ -129,14 +128,11 @@ class DistortedImageDataset:
             images = self.images(block, device)
             yield from zip(images.split(batch_size), block.split(batch_size))
 
-    def epoch_order(self, seed, epoch):
-        """A random order of this epoch's images, (N,) int64."""
-        return permutation(len(self), seed, PARTS.index("train"), epoch, FIXED)
-
     def digest(self):
         """16 hexadecimal digits of the references and the present draws."""
         labels, digest = self.labels, hashlib.sha256(self.references.images.numpy().tobytes())
-        for values in (labels.steps, labels.step_level, labels.step_direction, labels.key):
+        digest.update(" ".join(self.types).encode())
+        for values in (labels.steps, labels.step_level, labels.step_direction, labels.key, labels.orientation):
             digest.update(values.numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -198,29 +194,25 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--references", default="photos", help="images to show: 'photos', 'cifar10', 'auto' or a folder; one is drawn")
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
-    add("--image_size", type=whole(MIN_SIDE), default=128, help="side of the square reference, pixels")
+    add("--image_size", type=whole(MIN_SIDE), help="side of the square reference, pixels (default: up to 128)")
     add("--distortions", default="default", help="'default' (the eight), 'all', or names separated by commas")
     add("--output", default="distortion_examples.png", help="the figure's file")
-    add("--seed", type=whole(0), default=0, help="which reference, and its draws")
+    add("--seed", type=whole(0, MAX_SEED), default=0, help="which reference, and its draws")
     return parser.parse_args(argv)
 
 
 def main(args):
-    from plots import plot_distortion_examples
-    from references import load_training_references, resolve_source
+    from references import largest_side, load_training_references, resolve_source
 
     types = select_types(args.distortions)
     source, warning = resolve_source(args.references, args.data_root)
     if warning:
         print(f"warning: {warning}")
-    if source == "cifar10":
-        args.image_size = min(args.image_size, 32)
-    references, _ = load_training_references(source, 1, 0, args.image_size, args.data_root, args.seed)
+    side = args.image_size or largest_side(source, at_most=128)
+    references, _ = load_training_references(source, 1, 0, side, args.data_root, args.seed)
     reference = references.images[0].permute(1, 2, 0).numpy()
     rows = example_rows(reference, types, args.seed)
-    figure = plot_distortion_examples(
-        reference, rows, f"{references.source}, {args.image_size}×{args.image_size} pixels"
-    )
+    figure = plot_distortion_examples(reference, rows, f"{references.source}, {side}×{side} pixels")
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output, dpi=100, bbox_inches="tight")
     print(f"{args.output}: {len(rows)} rows of {len(types)} distortions, reference {references.names[0]}")

@@ -25,6 +25,7 @@ from PIL import Image
 from draws import Draw, make_key
 from errors import UserError
 from jpeg import jpeg_round_trip
+from rgb import to_rgb
 
 PRISTINE = "pristine"
 MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
@@ -199,11 +200,13 @@ def rain(image, level, direction, draw):
     streaks = np.zeros((height, width), np.float32)
     for i in range(int(np.ceil(level * count))):
         opacity = 0.7 * min(1, level * count - i)
-        top, bottom = (x[i], y[i]), (x[i] + slant * length[i], y[i] + length[i])
-        ends = [tuple(int(round(16 * value)) for value in point) for point in (top, bottom)]  # sixteenths of a pixel
-        streak = np.zeros((height, width), np.uint8)
-        cv2.line(streak, *ends, 255, 1, cv2.LINE_AA, shift=4)
-        streaks = np.maximum(streaks, opacity / 255 * streak)
+        left, top = max(0, int(x[i]) - 5), int(y[i])  # a patch around the streak
+        patch = streaks[top : top + 12, left : left + 12]
+        streak = np.zeros(patch.shape, np.uint8)
+        ends = (x[i] - left, y[i] - top), (x[i] - left + slant * length[i], y[i] - top + length[i])
+        sixteenths = [tuple(int(round(16 * value)) for value in point) for point in ends]
+        cv2.line(streak, *sixteenths, 255, 1, cv2.LINE_AA, shift=4)
+        np.maximum(patch, opacity / 255 * streak, out=patch)
     return (image + streaks[:, :, None] * (235.0 - image)).clip(0, 255).round().astype(np.uint8)
 
 
@@ -268,6 +271,8 @@ def distort(images, types, label, level, direction, keys):
         changed = DISTORTIONS[types[index]].function(batch, *parameters, Draw(keys[at].to(images.device)))
         if changed.shape != batch.shape:
             raise UserError(f"{types[index]} returned shape {tuple(changed.shape)}, expected {tuple(batch.shape)}")
+        if not torch.isfinite(changed).all():
+            raise UserError(f"{types[index]} returned values that are not finite")
         output[chosen.to(images.device)] = (changed.clamp(0, 1) * 255).round().to(torch.uint8)
     return output
 
@@ -285,7 +290,7 @@ def apply_distortion(image, distortion_type, level, direction=None, seed=0):
         raise UserError(f"level {level} is outside 0–1")
     if direction not in (None, -1, 1):
         raise UserError(f"direction {direction!r} is none of −1, +1, None")
-    array = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    array = np.array(to_rgb(image) if isinstance(image, Image.Image) else image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or min(array.shape[:2]) < MIN_SIDE:
         raise UserError(
             f"expected a PIL image or a uint8 array (H, W, 3) with sides of {MIN_SIDE} or more, "

@@ -42,7 +42,7 @@ def plcc_logistic(true, predicted):
 
 
 def logistic(x, b1, b2, b3, b4, b5):
-    """The video-quality experts group's monotone map from a score to an opinion (Sheikh, Sabir and Bovik, "A
+    """The video-quality experts group's map from a score to an opinion (Sheikh, Sabir and Bovik, "A
     statistical evaluation of recent full reference image quality assessment algorithms", IEEE TIP 2006)."""
     return b1 * (0.5 - 1 / (1 + np.exp(np.clip(b2 * (x - b3), -50, 50)))) + b4 * x + b5
 

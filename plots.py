@@ -1,8 +1,11 @@
 """Arrays in, matplotlib Figures out. One colour a distortion, everywhere."""
 
 import numpy as np
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from distortions import DISTORTIONS
 
 # Colours of the registered types in their order: the default eight, then those chosen by name.
 _HUES = ("#1f77b4", "#17becf", "#7f7f7f", "#d62728", "#9467bd", "#8c564b", "#ff7f0e", "#e377c2",
@@ -15,10 +18,10 @@ _CLUSTER_HUES = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948
 
 def type_colors(names):
     """{name: colour} by a type's place in the registry, so that a type has the same colour in every figure."""
-    from distortions import DISTORTIONS
-
-    places = {name: i for i, name in enumerate(DISTORTIONS)}
-    return {name: _HUES[places[name] % len(_HUES)] if name in places else _PRISTINE_HUE for name in names}
+    colors = dict(zip(DISTORTIONS, _HUES))
+    for i, name in enumerate(list(DISTORTIONS)[len(_HUES) :]):
+        colors[name] = to_hex(hsv_to_rgb(((0.1 + 0.618 * i) % 1, 0.9, 0.45)))
+    return {name: colors.get(name, _PRISTINE_HUE) for name in names}
 
 
 def plot_distortion_examples(reference, rows, subtitle):

@@ -12,17 +12,20 @@ import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from draws import PARTS, Draw, make_key, permutation
 from errors import UserError
+from rgb import to_rgb
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 TEST_SHARE = 0.2  # of a folder that has no parts of its own
+NAMED = 20  # unusable files that are named; the others are counted
 DOWNLOAD_TIMEOUT = 10  # seconds without an answer
 # The colour photographs of real scenes among the images of scikit-learn and scikit-image. Left out: drawings, a colour
 # wheel, microscopy, a retina, a star field, and motorcycle_right.png, which is the scene of motorcycle_left.png again.
@@ -55,12 +58,15 @@ class References:
         return [_pixel_digest(image) for image in self.images.numpy()]
 
 
+def absolute(references):
+    """What --references says, a folder by its absolute path."""
+    return references if references in ("auto", "cifar10", "photos") else str(Path(references).expanduser().resolve())
+
+
 def resolve_source(references, data_root):
     """'cifar10', 'photos' or an absolute path for what --references says, and None or a warning about 'auto'."""
     if references != "auto":
-        return (
-            references if references in ("cifar10", "photos") else str(Path(references).expanduser().resolve())
-        ), None
+        return absolute(references), None
     try:
         _cifar10(data_root, "train")
         return "cifar10", None
@@ -76,12 +82,14 @@ def load_training_references(source, train_samples, val_samples, image_size, dat
             _photo_crops(part, count, image_size, data_seed, data_seed)
             for part, count in (("train", train_samples), ("val", val_samples))
         )
-    pool, flags = _pool(source, "train", image_size, data_root, data_seed), "--train_samples and --val_samples"
+    pool = _pool(source, "train", image_size, data_root, data_seed)
     taken = pool.take(train_samples + val_samples, permutation(len(pool.names), data_seed, PARTS.index("train")))
+    if len(taken) == 0:
+        raise UserError(f"{pool.source} has no image that can be used at {image_size}×{image_size} pixels")
     if len(taken) < train_samples + val_samples:
         raise UserError(
             f"--train_samples {train_samples} and --val_samples {val_samples} need {train_samples + val_samples} "
-            f"references, but {pool.source} has {len(taken)} for training; lower {flags} to that in all"
+            f"references, but {pool.source} has {len(taken)} for training; lower them to that in all"
         )
     return _slice(taken, val_samples, None), _slice(taken, 0, val_samples)
 
@@ -107,7 +115,7 @@ class _Pool:
 
     def take(self, count, order, exclude=()):
         """The first `count` usable and different candidates in this order; what is skipped is named."""
-        images, names, skipped, seen = [], [], [], set(exclude)
+        images, names, skipped, copies, seen = [], [], 0, 0, set(exclude)
         with tqdm(total=count, desc="references", unit="image", delay=2, leave=False) as bar:
             for i in order.tolist():
                 if len(images) == count:
@@ -115,20 +123,21 @@ class _Pool:
                 try:
                     image = np.ascontiguousarray(self.read(i).transpose(2, 0, 1))
                 except _UNREADABLE as problem:
-                    skipped.append(f"{self.names[i]} ({_one_line(problem)})")
+                    skipped += 1
+                    if skipped <= NAMED:
+                        bar.write(f"skipped {self.names[i]} ({_one_line(problem)})")
                     continue
                 digest = _pixel_digest(image)
                 if digest in seen:
                     self.excluded += digest in exclude
+                    copies += digest not in exclude
                     continue
                 seen.add(digest)
                 images.append(image)
                 names.append(self.names[i])
                 bar.update()
-        for line in skipped[:20]:
-            print(f"skipped {line}")
-        if skipped:
-            print(f"{len(skipped)} unusable images skipped in {self.source}")
+        if skipped or copies:
+            print(f"{self.source}: {skipped} unusable images and {copies} copies of others skipped")
         stacked = np.stack(images) if images else np.empty((0, 3, 1, 1), np.uint8)
         return References(torch.from_numpy(stacked), tuple(names), np.arange(len(names)), self.source)
 
@@ -157,6 +166,8 @@ def _cifar10(data_root, part):
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
+        if not Path(data_root, CIFAR10.base_folder).is_dir():
+            socket.create_connection((urlsplit(CIFAR10.url).hostname, 443)).close()  # torchvision would try twice
         return CIFAR10(data_root, train=part == "train", download=True).data
     except (OSError, RuntimeError) as problem:
         raise UserError(
@@ -173,6 +184,8 @@ def _folder_part(folder, part, data_seed):
     held_out = next((name for name in ("test", "val") if (folder / name).is_dir()), None)
     if (folder / "train").is_dir() and held_out:
         return _image_files(folder, "train" if part == "train" else held_out)
+    if held_out:
+        raise UserError(f"--references {folder} has {held_out}/ but no train/; add it, or name another folder")
     names = _image_files(folder, ".")
     order = np.argsort(make_key(data_seed, torch.tensor([zlib.crc32(name.encode()) for name in names])).numpy())
     cut = max(1, round(TEST_SHARE * len(names)))
@@ -189,17 +202,13 @@ def _image_files(folder, below):
     return tuple(sorted(found))
 
 
-def to_rgb(image):
-    """Any PIL image as upright 8-bit RGB; what is transparent shows white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel
-        image = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+def largest_side(source, at_most):
+    """The side of a reference that the source's images allow, going by the first of them, up to at_most pixels."""
+    if source in ("cifar10", "photos"):
+        return min(at_most, 32 if source == "cifar10" else SMALLEST_PHOTO)
+    names = _folder_part(Path(source), "train", 0)
+    with Image.open(Path(source) / names[0]) as image:
+        return min(at_most, *image.size)
 
 
 def fit(image, side):

@@ -15,6 +15,7 @@ def table(metrics):
     lines = [
         f"{metrics['run']} ({metrics['checkpoint']}.pt, epoch {metrics['epoch']}), trained on {metrics['trained_on']}",
         f"{metrics['images']} images of {metrics['test_references']} held-out references, {metrics['references']}",
+        f"in brackets: 95 % bootstrap intervals over {metrics['photographs']} photographs",
         "",
         f"{'':22}{'all images':28}without pristine",
     ]

@@ -46,11 +46,11 @@ def main(args):
         print(f"| `{name}` | {spread([run['by_type'][name]['srcc'] for run in runs])} |")
     print("\n| clusters | |\n|---|---|")
     for name, title in CLUSTER_TITLES.items():
-        print(
-            f"| {title} | {spread([run['clusters'][name] for run in runs], 1 if name in ('active', 'effective') else 3)} |"
-        )
-    drops = [worst_change_at_refits(folder) for folder in args.experiments]
-    print(f"| worst change of validation SRCC over a refit epoch | {min(drops):+.3f} |")
+        digits = 1 if name in ("active", "effective") else 3
+        print(f"| {title} | {spread([run['clusters'][name] for run in runs], digits)} |")
+    changes = [change for folder in args.experiments for change in changes_at_refits(folder)]
+    if changes:
+        print(f"| worst change of validation SRCC over a refit epoch | {min(changes):+.3f} |")
 
 
 def read_metrics(folder):
@@ -60,11 +60,11 @@ def read_metrics(folder):
     return json.loads(path.read_text())
 
 
-def worst_change_at_refits(folder):
-    """The smallest (most negative) change of validation SRCC from the epoch before a refit to the epoch after it."""
+def changes_at_refits(folder):
+    """The changes of validation SRCC from the epoch before a refit to the epoch after it."""
     log = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
-    changes = [after["srcc"] - before["srcc"] for before, after in zip(log, log[1:]) if after["refit"]]
-    return min(changes, default=float("nan"))
+    pairs = [(before["srcc"], after["srcc"]) for before, after in zip(log, log[1:]) if after["refit"]]
+    return [after - before for before, after in pairs if before is not None and after is not None]
 
 
 def spread(values, digits=3):

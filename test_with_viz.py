@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 import plots
-from command_line import HelpFormatter, run_script, whole
+from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from distorted_dataset import DistortedImageDataset
 from distortions import DISTORTIONS
 from errors import UserError
@@ -39,7 +39,11 @@ def parse_args(argv=None):
     add("--test_samples", type=whole(2), default=500, help="held-out references, at most")
     add("--references", help="test on 'cifar10', 'photos' or a folder (default: the run's own source)")
     add("--data_root", help="folder that holds CIFAR-10, or gets it (default: the run's)")
-    add("--seed", type=whole(0), help="choice of test references and their draws (default: the run's --data_seed)")
+    add(
+        "--seed",
+        type=whole(0, MAX_SEED),
+        help="choice of test references and their draws (default: the run's --data_seed)",
+    )
     add("--skip_tsne", action="store_true", help="leave out the t-SNE figure, the slowest")
     add("--device", default="auto", help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one")
     return parser.parse_args(argv)
@@ -52,9 +56,12 @@ def main(args):
     metrics = measure(args, run, dataset, predictions)
     folder = Path(args.experiment) / "visualizations"
     folder.mkdir(exist_ok=True)
+    for old in (
+        folder / "metrics.json",
+        *folder.glob("*.png"),
+    ):  # metrics.json comes back last: it vouches for the rest
+        old.unlink(missing_ok=True)
     write_predictions(folder / "predictions.csv", dataset, predictions)
-    for old in folder.glob("*.png"):
-        old.unlink()
     for name, figure in figures(args, run, dataset, images, predictions, metrics):
         figure.savefig(folder / f"{name}.png", dpi=100)
         metrics["figures"].append(f"{name}.png")

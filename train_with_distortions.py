@@ -11,8 +11,8 @@ import json
 import math
 import os
 import platform
-import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA's matrix products are not reproducible
@@ -22,16 +22,18 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
-from command_line import HelpFormatter, real, run_script, whole
+import run_folder
+from command_line import MAX_SEED, HelpFormatter, real, run_script, whole
 from distorted_dataset import DistortedImageDataset
 from distortions import MIN_SIDE, select_types
+from draws import FIXED, PARTS, permutation
 from errors import UserError
 from metrics import cluster_measures, plcc, srcc
-from models.checkpoint import load_checkpoint, save_checkpoint, without_nan, write_json
+from models.checkpoint import load_checkpoint, save_checkpoint
 from models.losses import cluster_loss, quality_loss, type_loss
 from models.quality_net import BACKBONES, STEMS, resolve_stem
-from models.run import build, choose_device, forward
-from references import load_training_references, resolve_source
+from models.run import PIXELS_AT_ONCE, build, choose_device, forward
+from references import absolute, load_training_references, resolve_source
 
 ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run is resumed
 WEIGHT_DECAY = 0.3
@@ -59,13 +61,23 @@ def build_parser():
     add("--embedding_dim", type=whole(2, 512), default=32, help="dimensions of the embedding, 16 to 64 are good")
     add("--n_clusters", type=whole(2), default=8, help="components of the mixture")
     add("--refit_interval", type=whole(1), default=10, help="epochs from one fit of the mixture to the next")
-    add("--cluster_loss_weight", type=real(0), default=0.5, help="weight of the pull to clusters; 0 turns it off")
+    add(
+        "--cluster_loss_weight",
+        type=real(0),
+        default=0.5,
+        help="weight of the pull to clusters (its formula: models/losses.py); 0 turns it off",
+    )
     add("--type_loss_weight", type=real(0), default=0.1, help="weight of predicting the type; 0 removes that head")
     add("--epochs", type=whole(1), default=50, help="passes over all images")
     add("--batch_size", type=whole(2), default=128, help="images a step")
     add("--lr", type=real(0), default=1e-3, help="peak of the one-cycle learning rate")
-    add("--seed", type=whole(0), default=0, help="of the weights, the batch order and the training draws")
-    add("--data_seed", type=whole(0), default=0, help="of the choice of references, the splits and validation's draws")
+    add("--seed", type=whole(0, MAX_SEED), default=0, help="of the weights, the batch order and the training draws")
+    add(
+        "--data_seed",
+        type=whole(0, MAX_SEED),
+        default=0,
+        help="of the choice of references, the splits and validation's draws",
+    )
     add("--device", default="auto", help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one")
     add("--amp", action=switch, default=None, help="bfloat16 arithmetic; by default where the hardware has it")
     add("--resume", action="store_true", help="go on with this run from its last.pt; its flags are taken from the run")
@@ -87,25 +99,28 @@ def parse_args(argv=None):
 
 
 def resumed_args(parser, args, argv):
-    """The run's own flags. A flag that was typed must agree with them."""
+    """The run's own flags. A flag that was typed must agree with them, or be the 'auto' that they came from."""
     path = args.folder / "config.json"
     if not path.is_file():
         parser.error(f"--resume: {args.folder} holds no run to go on with; leave --resume out to start it")
     saved = {name: value for name, value in json.loads(path.read_text()).items() if hasattr(args, name)}
     resumed = parser.parse_args(argv, argparse.Namespace(**{k: v for k, v in saved.items() if k not in ANY_TIME}))
-    for name, value in saved.items():
-        if name not in ANY_TIME and getattr(resumed, name) != value:
+    for name in saved.keys() - set(ANY_TIME):
+        typed, value = getattr(resumed, name), saved[name]
+        if (absolute(typed) if name == "references" else typed) not in (value, "auto"):
             parser.error(
-                f"--resume: --{name} {getattr(resumed, name)} differs from the run's {value}; "
+                f"--resume: --{name} {typed} differs from the run's {value}; "
                 "leave it out, or start a new run under another --experiment_name"
             )
+        setattr(resumed, name, value)
     resumed.folder = args.folder
     return resumed
 
 
 def main(args):
     device = choose_device(args.device)
-    refuse_to_mix(args)
+    if not (args.resume or args.overwrite):
+        run_folder.refuse_to_mix(args.folder)
     types = select_types(args.distortions)
     args.references, warning = resolve_source(args.references, args.data_root)
     args.stem, args.amp = resolve_stem(args.stem, args.image_size), resolve_amp(args.amp, device)
@@ -124,37 +139,60 @@ def main(args):
     announce(config, warning, device)
 
     make_deterministic(args.seed)
-    model, mixture = build(config, args.pretrained)
-    model, mixture = model.to(device), mixture.to(device)
-    steps = args.epochs * math.ceil(len(train) / args.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps, pct_start=WARM_UP)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, AVERAGED_SHARE * steps)))
-    training = {"online": model, "averaged": averaged, "mixture": mixture, "optimizer": optimizer, "schedule": schedule}
-    start_epoch, best_srcc = start_folder(args, config, training, device)
+    goes_on = args.resume and (args.folder / "last.pt").is_file()
+    model, mixture = build(config, args.pretrained and not goes_on)
+    state = start_training(model.to(device), mixture.to(device), args, len(train))
+    start_epoch, best_srcc = 0, -math.inf
+    if goes_on:
+        start_epoch, best_srcc = restore(state, args.folder, config, device)
+    else:
+        run_folder.start(args.folder, config)
 
     for epoch in range(start_epoch, args.epochs):
         train.set_epoch(epoch)
-        refit = None
-        if is_refit_epoch(epoch, args.refit_interval):
-            refit = mixture.refit(embeddings_of(averaged.module, train), args.seed)
-        losses, images_per_second = train_one_epoch(training, train, epoch, args)
-        settle_batch_norm(averaged, train, epoch, args)
-        scores = evaluate(averaged.module, mixture, val)
-        log_epoch(args, epoch, losses, scores, refit, images_per_second)
-        tested = {"config": config, "reference_digests": digests, "epoch": epoch,
-                  "model": averaged.module.state_dict(), "mixture": mixture.state_dict()}  # fmt: skip
+        refit = is_refit_epoch(epoch, args.refit_interval)
+        if refit:
+            mixture.refit(predict(state.averaged.module, train)[1], args.seed)
+        losses, images_per_second = train_one_epoch(state, train, epoch, args)
+        settle_batch_norm(state.averaged, train, epoch, args)
+        scores = evaluate(state.averaged.module, mixture, val)
+        log_epoch(args, epoch, refit, losses, scores, images_per_second)
+        tested = {"config": config, "reference_digests": digests, "epoch": epoch, "finished": False,
+                  "model": state.averaged.module.state_dict(), "mixture": mixture.state_dict()}  # fmt: skip
         score = -1.0 if math.isnan(scores["srcc"]) else scores["srcc"]
         if score > best_srcc:
             best_srcc = score
-            save_checkpoint(args.folder / "best.pt", {**tested, "finished": False})
-        states = {name: part.state_dict() for name, part in training.items()}
-        save_checkpoint(args.folder / "last.pt", {**tested, **states, "best_srcc": best_srcc, "finished": False})
+            save_checkpoint(args.folder / "best.pt", tested)
+        save_checkpoint(args.folder / "last.pt", {**tested, **state.state_dicts(), "best_srcc": best_srcc})
 
     for name in ("best", "last"):
-        scores = finish(args.folder / f"{name}.pt", averaged.module, mixture, train, val, args.seed, device)
-        print(f"{name}.pt: epoch {scores.pop('epoch') + 1}, {in_words(scores)}")
+        scores = finish(args.folder / f"{name}.pt", state.averaged.module, mixture, train, val, args.seed, device)
+        print(f"{name}.pt: {in_words(scores)}")
     print(f"test it: python test_with_viz.py --experiment {args.folder}")
+
+
+@dataclass
+class TrainingState:
+    """What changes while training, apart from the mixture."""
+
+    online: torch.nn.Module  # takes the gradient steps
+    averaged: AveragedModel  # the exponential mean of its weights: validated, clustered and kept
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    mixture: torch.nn.Module
+
+    def state_dicts(self):
+        return {name: part.state_dict() for name, part in vars(self).items()}
+
+
+def start_training(model, mixture, args, images):
+    """A fresh TrainingState: AdamW on a one-cycle schedule that spans the whole run."""
+    steps = max(2, args.epochs * math.ceil(images / args.batch_size))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
+    warm_up = max(WARM_UP, 1.5 / steps)  # one step at least
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps, pct_start=warm_up)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, AVERAGED_SHARE * steps)))
+    return TrainingState(model, averaged, optimizer, schedule, mixture)
 
 
 def is_refit_epoch(epoch, refit_interval):
@@ -162,13 +200,12 @@ def is_refit_epoch(epoch, refit_interval):
     return epoch > 0 and epoch % refit_interval == 0
 
 
-def train_one_epoch(training, dataset, epoch, args):
+def train_one_epoch(state, dataset, epoch, args):
     """One pass in a random order. Returns ({name of a loss: its mean}, images per second)."""
-    model, averaged, mixture, optimizer, schedule = training.values()
-    model.train()
+    model, mixture = state.online.train(), state.mixture
     device = next(model.parameters()).device
-    labels, totals, started = dataset.labels, 0, time.perf_counter()
-    batches = training_batches(dataset, dataset.epoch_order(args.seed, epoch), args.batch_size, device)
+    labels, totals, seen, started = dataset.labels, 0, 0, time.perf_counter()
+    batches = training_batches(dataset, epoch_order(dataset, epoch, args.seed), args.batch_size, device)
     title = f"epoch {epoch + 1}/{args.epochs}"
     with tqdm(total=len(dataset), desc=title, unit="image", leave=False, mininterval=0.5) as bar:
         for images, indices in batches:
@@ -183,17 +220,23 @@ def train_one_epoch(training, dataset, epoch, args):
             if output.type_logits is not None:
                 losses["type_loss"] = type_loss(output.type_logits, types)
                 loss = loss + args.type_loss_weight * losses["type_loss"]
-            optimizer.zero_grad()
+            state.optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-            schedule.step()
-            averaged.update_parameters(model)
+            state.optimizer.step()
+            state.schedule.step()
+            state.averaged.update_parameters(model)
             totals = totals + len(images) * torch.stack([loss, *losses.values()]).detach()
+            seen += len(images)
             bar.update(len(images))
-    means = (totals / len(dataset)).tolist()
+    means = (totals / seen).tolist()
     if not np.isfinite(means).all():
         raise UserError(f"the loss of epoch {epoch + 1} is not finite; start again with an --lr below {args.lr}")
-    return dict(zip(("loss", *losses), means)), len(dataset) / (time.perf_counter() - started)
+    return dict(zip(("loss", *losses), means)), seen / (time.perf_counter() - started)
+
+
+def epoch_order(dataset, epoch, seed):
+    """A random order of this epoch's images, (N,) int64."""
+    return permutation(len(dataset), seed, PARTS.index("train"), epoch, FIXED)
 
 
 def training_batches(dataset, order, batch_size, device):
@@ -204,21 +247,17 @@ def training_batches(dataset, order, batch_size, device):
 def settle_batch_norm(averaged, dataset, epoch, args):
     """Measure the averaged weights' own batch-norm statistics: those of the trained weights do not fit them."""
     device = next(averaged.parameters()).device
-    order = dataset.epoch_order(args.seed, epoch)[:BATCH_NORM_IMAGES]
+    order = epoch_order(dataset, epoch, args.seed)[:BATCH_NORM_IMAGES]
     with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
         update_bn((images for images, _ in training_batches(dataset, order, args.batch_size, device)), averaged)
 
 
 def predict(model, dataset):
     """(qualities (N,), embeddings (N, D)) of a dataset's images in their order, numpy."""
-    device = next(model.parameters()).device
-    answers = [forward(model, images) for images, _ in dataset.batches(torch.arange(len(dataset)), 256, device)]
-    qualities, embeddings = (torch.cat(values) for values in zip(*answers))
+    device, pixels = next(model.parameters()).device, dataset.references.images[0, 0].numel()
+    batches = dataset.batches(torch.arange(len(dataset)), min(256, max(1, PIXELS_AT_ONCE // pixels)), device)
+    qualities, embeddings = (torch.cat(values) for values in zip(*(forward(model, images) for images, _ in batches)))
     return qualities.double().cpu().numpy(), embeddings.cpu().numpy()
-
-
-def embeddings_of(model, dataset):
-    return predict(model, dataset)[1]
 
 
 def evaluate(model, mixture, dataset):
@@ -229,6 +268,8 @@ def evaluate(model, mixture, dataset):
     if mixture.fitted:
         measures = cluster_measures(mixture.assign(embeddings), dataset.labels.type.numpy(), len(mixture.weights))
         scores |= {"active_clusters": measures["active"], "nmi": measures["nmi"]}
+        if not mixture.kept.isnan():
+            scores["kept"] = mixture.kept.item()
     return scores
 
 
@@ -239,54 +280,28 @@ def finish(path, model, mixture, train, val, seed, device):
     mixture.load_state_dict(state["mixture"])
     if not state["finished"]:
         train.set_epoch(state["epoch"])
-        mixture.refit(embeddings_of(model, train), seed)
+        mixture.refit(predict(model, train)[1], seed)
         save_checkpoint(path, {**state, "mixture": mixture.state_dict(), "finished": True})
-    return {"epoch": state["epoch"], **evaluate(model, mixture, val)}
+    return {"epoch": state["epoch"] + 1, **evaluate(model, mixture, val)}
 
 
-def refuse_to_mix(args):
-    if (args.folder / "config.json").exists() and not (args.resume or args.overwrite):
-        raise UserError(
-            f"{args.folder} holds a run already; --resume goes on with it, --overwrite replaces it, "
-            "another --experiment_name leaves it alone"
-        )
+def restore(state, folder, config, device):
+    """Everything as last.pt left it. Returns (next epoch, best validation SRCC so far)."""
+    saved = load_checkpoint(folder / "last.pt", device)
+    if saved["config"]["digest"] != config["digest"]:
+        raise UserError(f"--resume: the references of {folder} have changed since it began; start a new run")
+    for name, part in vars(state).items():
+        part.load_state_dict(saved[name])
+    run_folder.trim_log(folder, saved["epoch"] + 1)
+    return saved["epoch"] + 1, saved["best_srcc"]
 
 
-def start_folder(args, config, training, device):
-    """Prepare the run's folder. Returns (first epoch, best validation SRCC so far); where --resume finds a checkpoint,
-    everything in `training` goes back to it."""
-    last = args.folder / "last.pt"
-    if args.resume and last.is_file():
-        state = load_checkpoint(last, device)
-        if state["config"]["digest"] != config["digest"]:
-            raise UserError(f"--resume: the references of {args.folder} have changed since it began; start a new run")
-        for name, part in training.items():
-            part.load_state_dict(state[name])
-        trim_log(args.folder / "log.jsonl", state["epoch"])
-        return state["epoch"] + 1, state["best_srcc"]
-    if args.folder.exists():
-        for name in ("log.jsonl", "last.pt", "best.pt"):
-            (args.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(args.folder / "visualizations", ignore_errors=True)
-    args.folder.mkdir(parents=True, exist_ok=True)
-    write_json(args.folder / "config.json", config)
-    return 0, -math.inf
-
-
-def trim_log(path, last_epoch):
-    """Drop what was logged after the checkpoint; those epochs will run again."""
-    lines = path.read_text().splitlines(keepends=True)[: last_epoch + 1]
-    path.write_text("".join(lines))
-
-
-def log_epoch(args, epoch, losses, scores, refit, images_per_second):
+def log_epoch(args, epoch, refit, losses, scores, images_per_second):
     """The same values as a line for people and a line of JSON."""
-    kept = {} if refit is None or refit.kept is None else {"kept": refit.kept}
-    values = {**losses, **scores, **kept}
-    print(f"epoch {epoch + 1:3d}/{args.epochs}  {in_words(values)}  {images_per_second:.0f} images/s", flush=True)
-    line = {"epoch": epoch, "refit": refit is not None, **values, "images_per_second": images_per_second}
-    with open(args.folder / "log.jsonl", "a") as log:
-        log.write(json.dumps(without_nan(line)) + "\n")
+    values = in_words({**losses, **scores})
+    print(f"epoch {epoch + 1:3d}/{args.epochs}  {values}  {images_per_second:.0f} images/s", flush=True)
+    line = {"epoch": epoch, "refit": refit, **losses, **scores, "images_per_second": images_per_second}
+    run_folder.append_log(args.folder, line)
 
 
 def in_words(values):

@@ -2,13 +2,10 @@
 identity from one fit to the next."""
 
 import math
-import warnings
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
@@ -20,12 +17,6 @@ FRESH_STARTS = 5
 LIVING_SHARE = 0.02  # of the images; a component with less is dying
 
 
-class Refit(NamedTuple):
-    kept: float | None  # share of images in the same cluster under the old and the new mixture; None at the first fit
-    shares: np.ndarray  # (K,) of images whose most probable component is k
-    converged: bool
-
-
 class Mixture(nn.Module):
     """K full-covariance Gaussians on standardised embeddings (D,). Buffers, no parameters; float64 throughout."""
 
@@ -33,6 +24,7 @@ class Mixture(nn.Module):
         super().__init__()
         k, d = n_clusters, embedding_dim
         self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("kept", torch.tensor(math.nan, dtype=torch.float64))  # see refit
         self.register_buffer("center", torch.zeros(d, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(d, dtype=torch.float64))
         self.register_buffer("weights", torch.full((k,), 1 / k, dtype=torch.float64))
@@ -48,16 +40,13 @@ class Mixture(nn.Module):
         constant = self.weights.log() + log_det - 0.5 * z.shape[1] * math.log(2 * math.pi)
         return constant - 0.5 * whitened.square().sum(2)
 
-    def log_posteriors(self, embeddings):
-        """(B, K): log of the responsibilities."""
-        return self.log_joint(embeddings).log_softmax(1)
-
     def assign(self, embeddings):
         """(N,) the most probable component of each embedding (N, D), numpy in and out."""
         return self.log_joint(torch.from_numpy(embeddings).to(self.means.device)).argmax(1).cpu().numpy()
 
     def refit(self, embeddings, seed):
-        """Fit to training embeddings (N, D), starting from the previous fit where there is one. Returns a Refit."""
+        """Fit to training embeddings (N, D), starting from the previous fit where there is one. `kept` is then the
+        share of these images that the old and the new mixture put into the same cluster."""
         embeddings = np.asarray(embeddings, np.float64)
         count, k = len(embeddings), len(self.weights)
         if count < k:
@@ -69,13 +58,10 @@ class Mixture(nn.Module):
         scale = np.maximum(scale, 1e-6 * scale.max())
         model = self._fit((embeddings - center) / scale, center, scale, seed)
         self._store(center, scale, model, np.arange(k))
-        after, kept = self.assign(embeddings), None
         if before is not None:
-            order = match(before, after, k)
+            order = match(before, self.assign(embeddings), k)
             self._store(center, scale, model, order)
-            after = np.argsort(order)[after]
-            kept = float((before == after).mean())
-        return Refit(kept, np.bincount(after, minlength=k) / count, bool(model.converged_))
+            self.kept.fill_((before == self.assign(embeddings)).mean())
 
     def _fit(self, standardised, center, scale, seed):
         """The previous fit, adapted. Where the embeddings have moved so far that components die of it, or before the
@@ -102,9 +88,7 @@ class Mixture(nn.Module):
         """Expectation-maximisation from a start: scikit-learn's fitted GaussianMixture."""
         k = len(self.weights)
         model = GaussianMixture(k, reg_covar=REG_COVAR, max_iter=MAX_ITERATIONS, random_state=seed, **start)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # Refit.converged tells
-            return model.fit(standardised)
+        return model.fit(standardised)
 
     def _store(self, center, scale, model, order):
         weights = model.weights_[order] / model.weights_.sum()

@@ -55,7 +55,7 @@ def _backbone(name, stem, pretrained):
         raise UserError("--pretrained needs --stem imagenet: the weights were learned with that stem")
     try:
         network = get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
-    except OSError as problem:
+    except (OSError, RuntimeError) as problem:
         raise UserError(f"--pretrained: ImageNet weights of {name} could not be downloaded ({problem})") from problem
     if stem == "small":
         network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from errors import UserError
 from models.checkpoint import load_checkpoint
 from models.mixture import Mixture
 from models.quality_net import QualityNet
+from rgb import to_rgb
 
 MIN_SIDE = 8  # pixels
 MAX_TILES = 64
@@ -47,10 +49,13 @@ class Run:
         An image larger than the training size is scored by tiles of that size, evenly spread, their answers averaged.
         Raises ValueError for images of another kind.
         """
-        batches = [images] if isinstance(images, (torch.Tensor, np.ndarray)) else [_from_pil(image) for image in images]
+        if isinstance(images, (torch.Tensor, np.ndarray)):
+            batches = [images]
+        elif isinstance(images, (list, tuple)) and images and all(isinstance(image, Image.Image) for image in images):
+            batches = [np.array(to_rgb(image))[None].transpose(0, 3, 1, 2) for image in images]
+        else:
+            raise UserError("predict takes uint8 images (B, 3, H, W), or a list of one or more PIL images")
         answers = [self._predict_alike(_checked(batch)) for batch in batches]
-        if not answers:
-            raise UserError("predict got no images")
         joined = [np.concatenate(values) for values in zip(*answers)]
         qualities, embeddings, responsibilities, log_likelihoods = joined
         return Predictions(qualities, embeddings, responsibilities, responsibilities.argmax(1), log_likelihoods)
@@ -132,10 +137,6 @@ def choose_device(device):
     if name == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device auto")
     return torch.device(device)
-
-
-def _from_pil(image):
-    return np.array(image.convert("RGB"))[None].transpose(0, 3, 1, 2)
 
 
 def _checked(images):

@@ -12,7 +12,7 @@ from references import References
 
 def blank(count):
     """References whose pixels do not matter."""
-    images = torch.zeros((count, 3, 8, 8), dtype=torch.uint8)
+    images = torch.full((count, 3, 8, 8), 128, dtype=torch.uint8)
     return References(images, tuple(map(str, range(count))), np.arange(count), "blank")
 
 
@@ -141,3 +141,27 @@ def test_turn_shows_the_references_in_all_eight_ways(crops):
         assert any(torch.equal(turned, image) for turned in ways)
     assert seen == set(range(8))
     assert not DistortedImageDataset(crops).labels.orientation.any()
+
+
+def test_free_draws_differ_between_images_and_epochs_and_come_back():
+    dataset = DistortedImageDataset(blank(20), ("gaussian_noise",), 2)
+    noisy = torch.nonzero(dataset.labels.type == 0)[:, 0]
+    first = dataset.images(noisy)
+    assert len({image.numpy().tobytes() for image in first}) == 40
+    dataset.set_epoch(1)
+    assert not (dataset.images(noisy) == first).all(dim=(1, 2, 3)).any()
+    dataset.set_epoch(0)
+    assert torch.equal(dataset.images(noisy), first)
+
+
+def test_digest_tells_types_apart():
+    digests = {DistortedImageDataset(blank(9), ("gaussian_blur", other)).digest() for other in ("rain", "motion_blur")}
+    assert len(digests) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_draws_the_same_to_within_a_grey_level(crops):
+    dataset = DistortedImageDataset(crops, tuple(DISTORTIONS), 5)
+    indices = torch.arange(len(dataset))
+    difference = (dataset.images(indices, "cuda").cpu().int() - dataset.images(indices).int()).abs()
+    assert difference.max() <= 1

@@ -143,7 +143,9 @@ def test_tiles_cover_evenly_and_are_64_at_most(height, width):
     (torch.zeros(2, 3, 32, 32), "torch.float32"),
     (torch.zeros((3, 32, 32), dtype=torch.uint8), r"\(3, 32, 32\)"),
     (torch.zeros((1, 3, 7, 32), dtype=torch.uint8), "sides of 8 or more"),
-    ([], "no images"),
+    ([], "list of one or more PIL images"),
+    (Image.new("RGB", (32, 32)), "list of one or more PIL images"),
+    ([np.zeros((32, 32, 3), np.uint8)], "list of one or more PIL images"),
 ))  # fmt: skip
 def test_predict_refuses_other_input(run, bad, message):
     with pytest.raises(ValueError, match=message):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import references
-from references import fit, load_test_references, load_training_references, resolve_source, to_rgb
+from references import fit, load_test_references, load_training_references, resolve_source
+from rgb import to_rgb
 
 
 def write_images(folder, count, size=(40, 36), start=0):
@@ -80,6 +81,20 @@ def test_too_many_samples_are_refused_with_the_number_there_is(tmp_path):
         load_training_references(str(tmp_path), 10, 2, 32, "none", 0)
 
 
+def test_a_test_folder_without_a_train_folder_is_refused(tmp_path):
+    write_images(tmp_path / "test", 4)
+    with pytest.raises(ValueError, match="has test/ but no train/"):
+        load_training_references(str(tmp_path), 1, 1, 32, "none", 0)
+
+
+def test_a_folder_of_images_that_are_all_too_small_says_so(tmp_path, capsys):
+    write_images(tmp_path, 4)
+    with pytest.raises(ValueError, match="has no image that can be used at 64×64 pixels"):
+        load_training_references(str(tmp_path), 1, 1, 64, "none", 0)
+    assert "40×36 is smaller than 64×64" in capsys.readouterr().out
+    assert references.largest_side(str(tmp_path), 128) == 36
+
+
 def test_photos_give_as_many_crops_as_asked_for():
     train, val = load_training_references("photos", 700, 3, 16, "none", 0)
     assert len(train) == 700 and len(set(train.digests())) > 650 and len(val) == 3
@@ -96,7 +111,7 @@ def test_broken_files_are_named_and_counted(tmp_path, capsys):
         load_training_references(str(tmp_path), 9, 1, 32, "none", 0)
     output = capsys.readouterr().out
     assert all(name in output for name in ("empty.png", "short.png", "small.png (20×99 is smaller than 32×32)"))
-    assert "3 unusable images skipped" in output
+    assert "3 unusable images and 0 copies of others skipped" in output
 
 
 def test_a_folder_with_nothing_usable_or_no_folder_is_an_error(tmp_path):

@@ -108,7 +108,9 @@ def test_resume_after_a_kill_ends_like_the_uninterrupted_run(workplace, moment):
     killed = subprocess.run([sys.executable, wrapper, *flags], cwd=workplace, capture_output=True, text=True,
                             env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
     assert killed.returncode == 9, killed.stderr
-    script(f"train_with_distortions.py --experiment_name {name} --resume", workplace)
+    script(
+        f"train_with_distortions.py --experiment_name {name} {TINY} --stem auto --references photos --resume", workplace
+    )
     assert log_of(workplace, name) == log_of(workplace, "tiny")
     for checkpoint in ("best.pt", "last.pt"):
         states = [torch.load(workplace / "experiments" / run / checkpoint, weights_only=True) for run in (name, "tiny")]
@@ -122,7 +124,7 @@ sys.path.insert(0, {root!r})
 import train_with_distortions as script
 
 moment = {moment!r}
-log_epoch, save, finish = script.log_epoch, script.save_checkpoint, script.finish
+log_epoch, save = script.log_epoch, script.save_checkpoint
 
 def dying_log(args, epoch, *rest):
     if epoch == 1 and moment == "before the log":
@@ -150,6 +152,18 @@ def test_a_run_is_neither_overwritten_nor_mixed(workplace):
     _, message = script("train_with_distortions.py --experiment_name tiny --resume --epochs 9", workplace, status=2)
     assert "--epochs 9 differs from the run's 3" in message
     assert (workplace / "experiments/tiny/log.jsonl").read_bytes() == before
+
+
+def test_best_is_the_epoch_of_the_highest_validation_srcc(workplace):
+    scores = [line["srcc"] for line in log_of(workplace, "tiny")]
+    best = torch.load(workplace / "experiments/tiny/best.pt", weights_only=True)
+    assert best["epoch"] == scores.index(max(scores))
+
+
+@pytest.mark.parametrize("epochs", (1, 5))
+def test_the_shortest_runs_train(tmp_path, epochs):
+    train(tmp_path, "short", f"--train_samples 2 --val_samples 2 --batch_size 8 --image_size 8 --epochs {epochs}")
+    assert len(log_of(tmp_path, "short")) == epochs
 
 
 def test_overwrite_replaces_a_run(workplace):
@@ -199,7 +213,8 @@ def test_display_prints_the_newest_tested_run_in_a_terminal(workplace):
 def test_display_shows_table_and_figures_in_a_notebook(workplace):
     for module in ("display_viz_english.py", "command_line.py", "errors.py", "report.py"):
         shutil.copy(ROOT / module, workplace)
-    cell = nbformat.v4.new_code_cell("%run display_viz_english.py --experiment experiments/tiny")
+    os.utime(workplace / "experiments/tiny/visualizations/metrics.json")
+    cell = nbformat.v4.new_code_cell("%run display_viz_english.py")
     notebook = nbformat.v4.new_notebook(cells=[cell])
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(workplace)}}).execute()
     outputs = notebook.cells[0].outputs

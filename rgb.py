@@ -1,0 +1,18 @@
+"""Any image that Pillow opens as upright 8-bit RGB, the same for a reference and for an image to be scored."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def to_rgb(image):
+    """image: a PIL image of any mode. Its EXIF orientation is applied, 16 bits become 8, what is transparent shows
+    white. Raises ValueError for floating-point pixels."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        image = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

@@ -1,0 +1,44 @@
+"""A run's folder while it trains: what may be replaced, when, and the log."""
+
+import json
+import shutil
+
+from errors import UserError
+from models.checkpoint import without_nan, write_atomically, write_json
+
+# config.json is the first to be removed and written: without it the rest is no run that could be resumed.
+RUN_FILES = ("config.json", "log.jsonl", "last.pt", "best.pt")
+
+
+def refuse_to_mix(folder):
+    """Raise UserError where the folder holds a run, whole or in part."""
+    if any((folder / name).exists() for name in RUN_FILES):
+        raise UserError(
+            f"{folder} holds a run already; --resume goes on with it, --overwrite replaces it, "
+            "another --experiment_name leaves it alone"
+        )
+
+
+def start(folder, config):
+    """Leave config.json alone in the folder; files that are not a run's stay."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "visualizations", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
+
+
+def append_log(folder, line):
+    """Add a dict as a line of JSON."""
+    with open(folder / "log.jsonl", "a") as log:
+        log.write(json.dumps(without_nan(line)) + "\n")
+
+
+def trim_log(folder, epochs):
+    """Drop what was logged after the checkpoint, a half line too; those epochs will run again."""
+    path = folder / "log.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    if len(lines) < epochs:
+        raise UserError(f"{path} has {len(lines)} lines for {epochs} epochs, so the run cannot go on; start a new one")
+    if len(lines) > epochs:
+        write_atomically(path, lambda file: file.writelines(lines[:epochs]))
