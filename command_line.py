@@ -9,7 +9,12 @@ MAX_SEED = 2**32 - 1  # scikit-learn takes no larger one
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The script's docstring as it stands, and each flag's default."""
+    """The script's docstring as it stands, and each flag's default where its help does not name it."""
+
+    def _get_help_string(self, action):
+        if action.required:
+            return f"{action.help} (required)"
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def whole(low, high=None):

@@ -83,7 +83,7 @@ def load_training_references(source, train_samples, val_samples, image_size, dat
             for part, count in (("train", train_samples), ("val", val_samples))
         )
     pool = _pool(source, "train", image_size, data_root, data_seed)
-    taken = pool.take(train_samples + val_samples, permutation(len(pool.names), data_seed, PARTS.index("train")))
+    taken, _ = pool.take(train_samples + val_samples, permutation(len(pool.names), data_seed, PARTS.index("train")))
     if len(taken) == 0:
         raise UserError(f"{pool.source} has no image that can be used at {image_size}×{image_size} pixels")
     if len(taken) < train_samples + val_samples:
@@ -100,8 +100,7 @@ def load_test_references(source, count, image_size, data_root, data_seed, seed, 
     if source == "photos":
         return _photo_crops("test", count, image_size, data_seed, seed), 0
     pool = _pool(source, "test", image_size, data_root, data_seed)
-    order = permutation(len(pool.names), seed, PARTS.index("test"))
-    taken, dropped = pool.take(count, order, exclude), pool.excluded
+    taken, dropped = pool.take(count, permutation(len(pool.names), seed, PARTS.index("test")), set(exclude))
     if len(taken) == 0:
         raise UserError(f"{pool.source} has no usable test image that was not trained on")
     return taken, dropped
@@ -111,11 +110,12 @@ class _Pool:
     """The candidates of one part: names, and read(i), which gives an (S, S, 3) uint8 array or raises."""
 
     def __init__(self, names, read, source):
-        self.names, self.read, self.source, self.excluded = names, read, source, 0
+        self.names, self.read, self.source = names, read, source
 
     def take(self, count, order, exclude=()):
-        """The first `count` usable and different candidates in this order; what is skipped is named."""
-        images, names, skipped, copies, seen = [], [], 0, 0, set(exclude)
+        """The first `count` usable and different candidates in this order, and how many were passed over because their
+        digests are in `exclude`. What cannot be used is named."""
+        images, names, skipped, copies, excluded, seen = [], [], 0, 0, 0, set(exclude)
         with tqdm(total=count, desc="references", unit="image", delay=2, leave=False) as bar:
             for i in order.tolist():
                 if len(images) == count:
@@ -129,7 +129,7 @@ class _Pool:
                     continue
                 digest = _pixel_digest(image)
                 if digest in seen:
-                    self.excluded += digest in exclude
+                    excluded += digest in exclude
                     copies += digest not in exclude
                     continue
                 seen.add(digest)
@@ -139,7 +139,7 @@ class _Pool:
         if skipped or copies:
             print(f"{self.source}: {skipped} unusable images and {copies} copies of others skipped")
         stacked = np.stack(images) if images else np.empty((0, 3, 1, 1), np.uint8)
-        return References(torch.from_numpy(stacked), tuple(names), np.arange(len(names)), self.source)
+        return References(torch.from_numpy(stacked), tuple(names), np.arange(len(names)), self.source), excluded
 
 
 def _pool(source, part, image_size, data_root, data_seed):

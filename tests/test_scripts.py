@@ -183,7 +183,7 @@ def test_overwrite_replaces_a_run(workplace):
     ("--pretrained", "--pretrained needs --stem imagenet"),
     ("--resume", "holds no run to go on with"),
     ("--experiment_name ../up", "must be a plain name"),
-    ("--device warp", "--device warp"),
+    ("--device warp", "--device 'warp' is none of auto"),
 ))  # fmt: skip
 def test_bad_flags_give_one_line_and_leave_nothing(tmp_path, flags, message):
     status = 2 if any(word in message for word in ("whole number", "holds no run", "plain name")) else 1
@@ -347,3 +347,15 @@ def test_runs_are_summarized_and_must_share_their_test_images(workplace):
     path.write_text(json.dumps({**metrics, "digest": "0"}))
     _, error = script("summarize_runs.py experiments/tiny experiments/shifted", workplace, status=1)
     assert "different images" in error
+
+
+def test_the_code_of_the_readme_runs_as_it_stands(workplace, monkeypatch):
+    text = (ROOT / "README.md").read_text().split("## In your own code")[1].split("## How it works")[0]
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(workplace)
+    image = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8)
+    names = {"images": image.permute(2, 0, 1)[None], "image": image.numpy()}
+    for block in blocks:
+        exec(block.replace("experiments/resnet18_distorted", "experiments/tiny"), names)
+    assert 0 <= names["answer"].qualities[0] <= 100 and len(names["answer"].clusters) == 1
+    assert names["image"].shape == (3, 64, 64) and 0 <= names["quality"] <= 100
