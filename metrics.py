@@ -48,23 +48,30 @@ def logistic(x, b1, b2, b3, b4, b5):
 
 
 def fit_logistic(true, predicted):
-    """Least-squares parameters (5,) of `logistic`. Where the search does not settle, or there are too few images, the
-    straight line, which is a logistic too (b1 = 0)."""
+    """Least-squares parameters (5,) of a monotone `logistic`: b1, b2 and b4 are not negative for predictions that rise
+    with the truth. (Left free, it can bend back on itself, which is no map from scores to opinions.) A straight line
+    (b1 = 0) where that is better, or where there are too few images."""
     if np.ptp(predicted) == 0:
         return np.array([0, 0, 0, 0, true.mean()])
     slope, offset = np.polyfit(predicted, true, 1)
-    line = np.array([0, 1 / predicted.std(), predicted.mean(), slope, offset])
+    line = np.array([0, 1, 0, slope, offset])
     if len(true) <= len(line):
         return line
-    guess = line + [np.ptp(true) / 10, 0, 0, 0, 0]
+    center, scale, height = predicted.mean(), np.copysign(predicted.std(), slope), max(true.std(), 1e-9)
+    x, y = (predicted - center) / scale, (true - true.mean()) / height
+
+    def monotone(x, b1, b2, b3, b4, b5):
+        return logistic(x, b1**2, b2**2, b3, b4**2, b5)
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the covariance, which is not used
-            fitted, _ = curve_fit(logistic, predicted, true, guess, maxfev=2000)
+            b1, b2, b3, b4, b5 = curve_fit(monotone, x, y, (1, 1, 0, 0.7, 0), maxfev=1000)[0]
     except RuntimeError:
         return line
-    errors = [np.sum((logistic(predicted, *b) - true) ** 2) for b in (fitted, line)]
-    return fitted if errors[0] <= errors[1] else line
+    b1, b2, b4 = height * b1**2, b2**2 / scale, height * b4**2 / scale
+    curve = np.array([b1, b2, center + scale * b3, b4, true.mean() + height * b5 - b4 * center])
+    return min(line, curve, key=lambda b: np.sum((logistic(predicted, *b) - true) ** 2))
 
 
 QUALITY_MEASURES = {measure.__name__: measure for measure in (srcc, plcc, plcc_logistic, krcc, rmse, mae)}

@@ -170,7 +170,7 @@ def plot_quality_by_cluster(true, predicted, clusters, n_clusters, subtitle):
 
 def plot_embedding(points, types, class_names, clusters, n_clusters, true, method, subtitle, axis_names=("", "")):
     """A plane of embeddings (N, 2) three times: coloured by type, by cluster and by true quality."""
-    figure = Figure(figsize=(16, 5.6), layout="constrained")
+    figure = Figure(figsize=(16, 6.2), layout="constrained")
     _suptitle(figure, f"{method} of the embeddings: neighbours look alike to the network", subtitle)
     by_type, by_cluster, by_quality = figure.subplots(1, 3)
     colors = type_colors(class_names)
@@ -181,9 +181,10 @@ def plot_embedding(points, types, class_names, clusters, n_clusters, true, metho
     shown = by_quality.scatter(*points.T, c=true, cmap="viridis", vmin=0, vmax=100, **dots)
     figure.colorbar(shown, ax=by_quality, label="true quality")
     handles = _handles(class_names, [colors[name] for name in class_names])
-    by_type.legend(handles=handles, fontsize=8, loc="best", framealpha=0.85)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.06), "ncol": 4, "fontsize": 8, "frameon": False}
+    by_type.legend(handles=handles, **below)
     cluster_handles = _handles([f"cluster {k}" for k in range(n_clusters)], hues)
-    by_cluster.legend(handles=cluster_handles, fontsize=8, loc="best", framealpha=0.85)
+    by_cluster.legend(handles=cluster_handles, **below)
     for axis, title in ((by_type, "by true type"), (by_cluster, "by cluster"), (by_quality, "by true quality")):
         axis.set(title=title, xlabel=axis_names[0], ylabel=axis_names[1], xticks=[], yticks=[])
     return figure

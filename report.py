@@ -15,7 +15,7 @@ def table(metrics):
     lines = [
         f"{metrics['run']} ({metrics['checkpoint']}.pt, epoch {metrics['epoch']}), trained on {metrics['trained_on']}",
         f"{metrics['images']} images of {metrics['test_references']} held-out references, {metrics['references']}",
-        f"in brackets: 95 % bootstrap intervals over {metrics['photographs']} photographs",
+        f"in brackets: 95 % bootstrap intervals over {_groups(metrics)}",
         "",
         f"{'':22}{'all images':28}without pristine",
     ]
@@ -33,6 +33,12 @@ def table(metrics):
     )
     lines += ["", f"{counts};  with the true types: {agreement}"]
     return lines + [f"  cluster {k}: {name}" for k, name in enumerate(clusters["names"])]
+
+
+def _groups(metrics):
+    """What the bootstrap resampled: references, or the photographs that they are crops of."""
+    photographs, references = metrics["photographs"], metrics["test_references"]
+    return "references" if photographs == references else f"the {photographs} photographs that they are crops of"
 
 
 def _with_interval(row, name):

@@ -179,7 +179,8 @@ def figures(args, run, dataset, images, predictions, metrics):
     labels, classes, types = dataset.labels, dataset.class_names, dataset.labels.type.numpy()
     true, predicted, clusters = labels.quality.double().numpy(), predictions.qualities, predictions.clusters
     n_clusters = predictions.responsibilities.shape[1]
-    subtitle = f"{metrics['run']}, {metrics['images']} held-out images from {metrics['references']}"
+    images_from = f"{metrics['images']} held-out images from {metrics['references']}"
+    subtitle = f"{metrics['run']}, {images_from}"
     counts = np.zeros((n_clusters, len(classes)), int)
     np.add.at(counts, (clusters, types), 1)
     within = metrics["by_type"]
@@ -203,11 +204,12 @@ def figures(args, run, dataset, images, predictions, metrics):
     some = np.sort(np.random.default_rng(0).permutation(len(true))[:TSNE_IMAGES])
     z = predictions.embeddings.astype(np.float64)
     z = (z - z.mean(0)) / np.maximum(z.std(0), 1e-9)
+    sampled = f"{metrics['run']}, {len(some)} of {images_from}"
     shown = types[some], classes, clusters[some], n_clusters, true[some]
     if not args.skip_tsne:
-        yield "tsne", plots.plot_embedding(tsne(z[some]), *shown, "t-SNE", subtitle)
+        yield "tsne", plots.plot_embedding(tsne(z[some]), *shown, "t-SNE", sampled)
     points, axis_names = pca(z)
-    yield "pca", plots.plot_embedding(points[some], *shown, "PCA", subtitle, axis_names)
+    yield "pca", plots.plot_embedding(points[some], *shown, "PCA", sampled, axis_names)
     yield "samples", samples_figure(dataset, images, predictions, subtitle)
     log = [json.loads(line) for line in (Path(args.experiment) / "log.jsonl").read_text().splitlines()]
     yield "training_curves", plots.plot_training_curves(log, f"{metrics['run']}, trained on {metrics['trained_on']}")

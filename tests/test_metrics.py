@@ -40,6 +40,15 @@ def test_the_logistic_map_straightens_a_sigmoid_and_is_never_worse_than_a_line(s
         assert metrics.plcc_logistic(true, x) >= abs(metrics.plcc(true, x)) - 1e-6
 
 
+def test_the_fitted_map_keeps_the_order_and_finds_known_parameters(scores):
+    grid = np.linspace(0, 100, 300)
+    outliers = np.where(scores[1] > 101, 20, scores[0])  # would bend a free fit back
+    for true, sign in ((scores[0], 1), (outliers, 1), (scores[0], -1)):
+        assert (sign * np.diff(metrics.logistic(grid, *metrics.fit_logistic(true, sign * scores[1]))) >= -1e-9).all()
+    known = (30.0, 0.2, 55.0, 0.3, 20.0)
+    assert metrics.fit_logistic(metrics.logistic(grid, *known), grid) == pytest.approx(known, rel=1e-3)
+
+
 def test_logistic_has_its_known_shape():
     assert metrics.logistic(np.array([3.0]), 2, 1, 3, 0, 7)[0] == 7
     assert metrics.logistic(np.array([900.0]), 2, 1, 3, 0, 7)[0] == pytest.approx(8)
