@@ -147,9 +147,9 @@ def test_free_draws_differ_between_images_and_epochs_and_come_back():
     dataset = DistortedImageDataset(blank(20), ("gaussian_noise",), 2)
     noisy = torch.nonzero(dataset.labels.type == 0)[:, 0]
     first = dataset.images(noisy)
-    assert len({image.numpy().tobytes() for image in first}) == 40
     dataset.set_epoch(1)
-    assert not (dataset.images(noisy) == first).all(dim=(1, 2, 3)).any()
+    patterns = torch.cat([first, dataset.images(noisy)]).flatten(1).double()
+    assert torch.corrcoef(patterns).fill_diagonal_(0).abs().max() < 0.5
     dataset.set_epoch(0)
     assert torch.equal(dataset.images(noisy), first)
 

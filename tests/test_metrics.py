@@ -65,6 +65,12 @@ def test_bootstrap_resamples_whole_groups():
     assert by_group[1] - by_group[0] > 1.5 * (by_image[1] - by_image[0])
 
 
+def test_a_resampled_group_brings_all_its_images():
+    true, group = np.arange(40.0), np.repeat(np.arange(20), 2)
+    intervals = metrics.bootstrap_intervals(true, true + np.tile([0, 10], 20), group, rounds=20)
+    assert intervals["mae"] == pytest.approx([5, 5])
+
+
 def test_one_group_gives_no_interval(scores):
     assert np.isnan(metrics.bootstrap_intervals(*scores, np.zeros(400))["srcc"]).all()
 
