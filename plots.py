@@ -76,7 +76,7 @@ def plot_srcc_by_type(values, names, overall, subtitle):
     order = np.argsort(np.nan_to_num(values, nan=-1))
     colors = type_colors(names)
     bars = axis.barh([names[i] for i in order], values[order], color=[colors[names[i]] for i in order])
-    axis.bar_label(bars, fmt="%.2f", padding=3)
+    axis.bar_label(bars, fmt="%.2f", padding=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=3)
     axis.axvline(overall, color="black", linestyle="--", linewidth=1, label=f"all distorted images: {overall:.2f}")
     axis.set(xlim=(min(0, np.nanmin(values) - 0.1), 1.08), xlabel="SRCC inside the type (1 orders every level)")
     axis.legend(loc="lower right")
