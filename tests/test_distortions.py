@@ -182,7 +182,7 @@ def test_apply_distortion_draws_a_direction_from_the_seed_alone(crops):
 
 
 @pytest.mark.parametrize("change, message", (
-    ({"distortion_type": "snow"}, "unknown distortion 'snow'.*gaussian_blur"),
+    ({"distortion_type": "sepia"}, "unknown distortion 'sepia'.*gaussian_blur"),
     ({"level": 1.2}, "level 1.2 is outside 0–1"),
     ({"level": float("nan")}, "level nan"),
     ({"direction": 0}, "direction 0"),
@@ -210,6 +210,6 @@ def test_a_faulty_custom_distortion_is_named(monkeypatch, value, message):
 def test_select_types():
     assert select_types("default") == DISTORTION_TYPES and select_types("all") == tuple(DISTORTIONS)
     assert select_types("rain, fog") == ("rain", "fog")
-    for names, message in (("rain,snow", "unknown distortion 'snow'"), ("rain,rain", "named twice"), ("", "unknown")):
+    for names, message in (("rain,sepia", "unknown distortion 'sepia'"), ("rain,rain", "named twice"), ("", "unknown")):
         with pytest.raises(ValueError, match=message):
             select_types(names)
