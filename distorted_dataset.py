@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
 
 from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from distortions import (
@@ -25,6 +26,7 @@ from distortions import (
     select_types,
 )
 from draws import FIXED, PARTS, Draw, make_key
+from errors import UserError
 from plots import plot_distortion_examples, plot_pair
 
 __all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "Labels", "apply_distortion"]
@@ -204,6 +206,9 @@ def parse_args(argv=None):
 def main(args):
     from references import largest_side, load_training_references, resolve_source
 
+    suffix, formats = Path(args.output).suffix[1:].lower(), FigureCanvasBase.get_supported_filetypes()
+    if suffix not in formats:
+        raise UserError(f"--output {args.output}: expected a file name that ends in one of {', '.join(formats)}")
     types = select_types(args.distortions)
     source, warning = resolve_source(args.references, args.data_root)
     if warning:

@@ -63,15 +63,25 @@ def fit_logistic(true, predicted):
     def monotone(x, b1, b2, b3, b4, b5):
         return logistic(x, b1**2, b2**2, b3, b4**2, b5)
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the covariance, which is not used
-            b1, b2, b3, b4, b5 = curve_fit(monotone, x, y, (1, 1, 0, 0.7, 0), maxfev=1000)[0]
-    except RuntimeError:
-        return line
-    b1, b2, b4 = height * b1**2, b2**2 / scale, height * b4**2 / scale
-    curve = np.array([b1, b2, center + scale * b3, b4, true.mean() + height * b5 - b4 * center])
-    return min(line, curve, key=lambda b: np.sum((logistic(predicted, *b) - true) ** 2))
+    fits = [line]
+    for start in ((1, 1, 0, 0.7, 0), (1.2, 2.5, _steepest(x, y), 0.3, 0)):  # a gentle curve, a step
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the covariance, which is not used
+                b1, b2, b3, b4, b5 = curve_fit(monotone, x, y, start, maxfev=1000)[0]
+        except RuntimeError:
+            continue  # this search does not settle; the line and the other one are left
+        b1, b2, b4 = height * b1**2, b2**2 / scale, height * b4**2 / scale
+        fits.append(np.array([b1, b2, center + scale * b3, b4, true.mean() + height * b5 - b4 * center]))
+    return min(fits, key=lambda b: np.sum((logistic(predicted, *b) - true) ** 2))
+
+
+def _steepest(x, y):
+    """Where y rises most: the border between those two neighbouring tenths of x whose means differ most."""
+    order = np.argsort(x, kind="stable")
+    means = [part.mean() for part in np.array_split(y[order], 10) if len(part)]
+    borders = [part[0] for part in np.array_split(x[order], 10) if len(part)]
+    return borders[1 + int(np.argmax(np.diff(means)))]
 
 
 QUALITY_MEASURES = {measure.__name__: measure for measure in (srcc, plcc, plcc_logistic, krcc, rmse, mae)}
@@ -82,7 +92,7 @@ def quality_measures(true, predicted):
     return {name: measure(true, predicted) for name, measure in QUALITY_MEASURES.items()}
 
 
-def bootstrap_intervals(true, predicted, groups, seed=0, rounds=300):
+def bootstrap_intervals(true, predicted, groups, seed=0, rounds=200):
     """{name: [low, high]}: 95 % percentile intervals, resampling whole groups (N,) of images (references or
     photographs), because images of one group are not independent. One group gives no interval: [nan, nan]."""
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]

@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -166,8 +166,8 @@ def _cifar10(data_root, part):
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        if not Path(data_root, CIFAR10.base_folder).is_dir():
-            socket.create_connection((urlsplit(CIFAR10.url).hostname, 443)).close()  # torchvision would try twice
+        if not any(Path(data_root, name).exists() for name in (CIFAR10.base_folder, CIFAR10.filename)):
+            urlopen(CIFAR10.url).close()  # torchvision would try twice
         return CIFAR10(data_root, train=part == "train", download=True).data
     except (OSError, RuntimeError) as problem:
         raise UserError(
@@ -188,6 +188,8 @@ def _folder_part(folder, part, data_seed):
         raise UserError(f"--references {folder} has {held_out}/ but no train/; add it, or name another folder")
     names = _image_files(folder, ".")
     order = np.argsort(make_key(data_seed, torch.tensor([zlib.crc32(name.encode()) for name in names])).numpy())
+    if len(names) == 1:
+        raise UserError(f"{folder} holds a single image, which cannot be split into training and test")
     cut = max(1, round(TEST_SHARE * len(names)))
     return tuple(names[i] for i in np.sort(order[:cut] if part == "test" else order[cut:]))
 
@@ -203,12 +205,16 @@ def _image_files(folder, below):
 
 
 def largest_side(source, at_most):
-    """The side of a reference that the source's images allow, going by the first of them, up to at_most pixels."""
+    """The side of a reference that the source's images allow, going by its first that opens, up to at_most pixels."""
     if source in ("cifar10", "photos"):
         return min(at_most, 32 if source == "cifar10" else SMALLEST_PHOTO)
-    names = _folder_part(Path(source), "train", 0)
-    with Image.open(Path(source) / names[0]) as image:
-        return min(at_most, *image.size)
+    for name in _folder_part(Path(source), "train", 0):
+        try:
+            with Image.open(Path(source) / name) as image:
+                return min(at_most, *image.size)
+        except _UNREADABLE:
+            continue  # the loader names it
+    return at_most
 
 
 def fit(image, side):

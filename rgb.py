@@ -6,12 +6,13 @@ from PIL import Image, ImageOps
 
 def to_rgb(image):
     """image: a PIL image of any mode. Its EXIF orientation is applied, 16 bits become 8, what is transparent shows
-    white. Raises ValueError for floating-point pixels."""
+    white. Raises ValueError for pixels of 32 bits, whose range nobody knows."""
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")  # Pillow before 11.3
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel
+    if sixteen_bits:
         image = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
+    elif image.mode in ("F", "I"):
+        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -19,6 +19,15 @@ def refuse_to_mix(folder):
         )
 
 
+def has_begun(folder):
+    """Whether there is a checkpoint to go on from. Without one, a run that is no further begins again."""
+    if (folder / "last.pt").is_file():
+        return True
+    if len(read_log(folder)) > 1 or (folder / "visualizations").exists():
+        raise UserError(f"{folder} has no last.pt to go on from; --overwrite starts the run anew")
+    return False
+
+
 def start(folder, config):
     """Leave config.json alone in the folder; files that are not a run's stay."""
     for name in RUN_FILES:
@@ -32,6 +41,13 @@ def append_log(folder, line):
     """Add a dict as a line of JSON."""
     with open(folder / "log.jsonl", "a") as log:
         log.write(json.dumps(without_nan(line)) + "\n")
+
+
+def read_log(folder):
+    """The log's lines as dicts; a last line that was cut short is left out."""
+    path = folder / "log.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def trim_log(folder, epochs):

@@ -12,6 +12,7 @@ import numpy as np
 from command_line import HelpFormatter, run_script
 from errors import UserError
 from report import TITLES
+from run_folder import read_log
 
 CLUSTER_TITLES = {
     "active": "active clusters",
@@ -62,7 +63,7 @@ def read_metrics(folder):
 
 def changes_at_refits(folder):
     """The changes of validation SRCC from the epoch before a refit to the epoch after it."""
-    log = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+    log = read_log(Path(folder))
     pairs = [(before["srcc"], after["srcc"]) for before, after in zip(log, log[1:]) if after["refit"]]
     return [after - before for before, after in pairs if before is not None and after is not None]
 

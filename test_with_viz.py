@@ -8,7 +8,6 @@ Everything lands in the run's visualizations/ folder.
 
 import argparse
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from models.checkpoint import write_json
 from models.run import Predictions
 from references import load_test_references, resolve_source
 from report import table
+from run_folder import read_log
 
 TSNE_IMAGES = 3000  # at most; t-SNE of more takes long and shows no more
 EXAMPLES = 8  # images a row of the samples figure
@@ -211,8 +211,10 @@ def figures(args, run, dataset, images, predictions, metrics):
     points, axis_names = pca(z)
     yield "pca", plots.plot_embedding(points[some], *shown, "PCA", sampled, axis_names)
     yield "samples", samples_figure(dataset, images, predictions, subtitle)
-    log = [json.loads(line) for line in (Path(args.experiment) / "log.jsonl").read_text().splitlines()]
-    yield "training_curves", plots.plot_training_curves(log, f"{metrics['run']}, trained on {metrics['trained_on']}")
+    log = read_log(Path(args.experiment))
+    if log:
+        source = f"{metrics['run']}, trained on {metrics['trained_on']}"
+        yield "training_curves", plots.plot_training_curves(log, source)
 
 
 def tsne(z):

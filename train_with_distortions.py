@@ -102,8 +102,9 @@ def resumed_args(parser, args, argv):
     """The run's own flags. A flag that was typed must agree with them, or be the 'auto' that they came from."""
     path = args.folder / "config.json"
     if not path.is_file():
-        parser.error(f"--resume: {args.folder} holds no run to go on with; leave --resume out to start it")
+        parser.error(f"--resume: {args.folder} has no config.json, so no run to go on with; --overwrite starts one")
     saved = {name: value for name, value in json.loads(path.read_text()).items() if hasattr(args, name)}
+    del saved["experiment_name"]  # a copied or renamed run goes on too
     resumed = parser.parse_args(argv, argparse.Namespace(**{k: v for k, v in saved.items() if k not in ANY_TIME}))
     for name in saved.keys() - set(ANY_TIME):
         typed, value = getattr(resumed, name), saved[name]
@@ -139,7 +140,7 @@ def main(args):
     announce(config, warning, device)
 
     make_deterministic(args.seed)
-    goes_on = args.resume and (args.folder / "last.pt").is_file()
+    goes_on = args.resume and run_folder.has_begun(args.folder)
     model, mixture = build(config, args.pretrained and not goes_on)
     state = start_training(model.to(device), mixture.to(device), args, len(train))
     start_epoch, best_srcc = 0, -math.inf
@@ -186,7 +187,8 @@ class TrainingState:
 
 
 def start_training(model, mixture, args, images):
-    """A fresh TrainingState: AdamW on a one-cycle schedule that spans the whole run."""
+    """A fresh TrainingState: AdamW on a one-cycle schedule that spans the whole run. The schedule is fixed beforehand:
+    steering it by validation would end runs of different seeds at different rates, which cannot be compared."""
     steps = max(2, args.epochs * math.ceil(images / args.batch_size))
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
     warm_up = max(WARM_UP, 1.5 / steps)  # one step at least

@@ -7,6 +7,7 @@ run.predict(images).qualities
 """
 
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,12 +130,13 @@ def build(config, pretrained=False):
 
 def choose_device(device):
     """The torch.device that 'auto' or a name stands for. Raises UserError where there is no such device."""
+    device = str(device)
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name, _, index = device.partition(":")
-    if name not in ("cpu", "cuda") or not (index or "0").isdigit():
+    known = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if not known:
         raise UserError(f"--device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1, …")
-    if name == "cuda" and int(index or 0) >= torch.cuda.device_count():
+    if device != "cpu" and int(known[1] or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device auto")
     return torch.device(device)
 

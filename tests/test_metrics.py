@@ -49,6 +49,13 @@ def test_the_fitted_map_keeps_the_order_and_finds_known_parameters(scores):
     assert metrics.fit_logistic(metrics.logistic(grid, *known), grid) == pytest.approx(known, rel=1e-3)
 
 
+@pytest.mark.parametrize("step", (20, 35, 50, 63, 70, 85))
+def test_a_hard_step_is_fitted_wherever_it_is(step):
+    rng = np.random.default_rng(0)
+    predicted = rng.uniform(0, 100, 400)
+    assert metrics.plcc_logistic(100.0 * (predicted > step) + rng.normal(0, 3, 400), predicted) > 0.97
+
+
 def test_logistic_has_its_known_shape():
     assert metrics.logistic(np.array([3.0]), 2, 1, 3, 0, 7)[0] == 7
     assert metrics.logistic(np.array([900.0]), 2, 1, 3, 0, 7)[0] == pytest.approx(8)

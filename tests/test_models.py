@@ -157,8 +157,12 @@ def test_load_run_says_what_is_missing(tmp_path):
         load_run(tmp_path)
 
 
+def test_choose_device_takes_a_device_too():
+    assert choose_device(torch.device("cpu")) == choose_device("cpu") == torch.device("cpu")
+
+
 @pytest.mark.parametrize(
-    "device, message", (("warp", "none of auto"), ("cpu:x", "none of auto"), ("cuda:99", "torch sees . CUDA"))
+    "device, message", (("warp", "none of auto"), ("cpu:", "none of auto"), ("cuda:99", "torch sees . CUDA"))
 )
 def test_choose_device_refuses_what_is_not_there(device, message):
     with pytest.raises(ValueError, match=message):

@@ -92,7 +92,15 @@ def test_a_folder_of_images_that_are_all_too_small_says_so(tmp_path, capsys):
     with pytest.raises(ValueError, match="has no image that can be used at 64×64 pixels"):
         load_training_references(str(tmp_path), 1, 1, 64, "none", 0)
     assert "40×36 is smaller than 64×64" in capsys.readouterr().out
+    for name in ("000", "001", "002", "003"):
+        (tmp_path / f"{name}_broken.png").write_bytes(b"no image")
     assert references.largest_side(str(tmp_path), 128) == 36
+
+
+def test_a_folder_of_one_image_is_refused(tmp_path):
+    write_images(tmp_path, 1)
+    with pytest.raises(ValueError, match="holds a single image"):
+        references.largest_side(str(tmp_path), 128)
 
 
 def test_photos_give_as_many_crops_as_asked_for():
@@ -139,11 +147,21 @@ def test_every_format_is_read(tmp_path, suffix):
     ("RGBA", (200, 10, 20, 0), (255, 255, 255)),
     ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
     ("I;16", 257 * 90, (90, 90, 90)),
-    ("I", 257 * 90, (90, 90, 90)),
 ))  # fmt: skip
 def test_every_mode_becomes_rgb(mode, value, expected):
     image = to_rgb(Image.new(mode, (8, 8), value))
     assert image.mode == "RGB" and image.getpixel((3, 3)) == expected
+
+
+@pytest.mark.parametrize("mode", ("I", "F"))
+def test_pixels_of_unknown_range_are_refused(mode):
+    with pytest.raises(ValueError, match=f"32 bits .mode {mode}. have no known range"):
+        to_rgb(Image.new(mode, (8, 8), 40))
+
+
+def test_a_16_bit_png_is_read(tmp_path):
+    Image.fromarray(np.full((8, 8), 257 * 90, np.uint16)).save(tmp_path / "deep.png")
+    assert to_rgb(Image.open(tmp_path / "deep.png")).getpixel((0, 0)) == (90, 90, 90)
 
 
 def test_palettes_become_rgb_and_their_transparency_white():

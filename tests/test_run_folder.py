@@ -48,10 +48,21 @@ def test_a_kill_while_a_run_is_replaced_leaves_nothing_to_resume(tmp_path, monke
     assert not (tmp_path / "config.json").exists()
 
 
+def test_a_run_without_its_checkpoint_is_restarted_only_at_its_beginning(tmp_path):
+    fill(tmp_path)
+    assert run_folder.has_begun(tmp_path)
+    (tmp_path / "last.pt").unlink()
+    with pytest.raises(ValueError, match="has no last.pt to go on from; --overwrite starts the run anew"):
+        run_folder.has_begun(tmp_path)
+    run_folder.start(tmp_path, {"lr": 2})
+    assert not run_folder.has_begun(tmp_path)
+
+
 def test_the_log_is_json_and_is_trimmed_to_the_checkpoint(tmp_path):
     fill(tmp_path)
     log = tmp_path / "log.jsonl"
     log.write_text(log.read_text() + '{"epoch": 3, "sr')
+    assert [line["epoch"] for line in run_folder.read_log(tmp_path)] == [0, 1, 2]
     run_folder.trim_log(tmp_path, 2)
     assert [json.loads(line) for line in log.read_text().splitlines()] == [{"epoch": e, "srcc": None} for e in (0, 1)]
     with pytest.raises(ValueError, match="has 2 lines for 3 epochs"):

@@ -166,6 +166,12 @@ def test_the_shortest_runs_train(tmp_path, epochs):
     assert len(log_of(tmp_path, "short")) == epochs
 
 
+def test_a_copied_run_goes_on(workplace):
+    shutil.copytree(workplace / "experiments/tiny", workplace / "experiments/copied")
+    output, _ = script("train_with_distortions.py --experiment_name copied --resume", workplace)
+    assert "test it: python test_with_viz.py --experiment experiments/copied" in output
+
+
 def test_overwrite_replaces_a_run(workplace):
     train(workplace, "replaced", "--epochs 2")
     (workplace / "experiments/replaced/notes.txt").write_text("mine")
@@ -181,12 +187,12 @@ def test_overwrite_replaces_a_run(workplace):
     ("--image_size 400", "--image_size 400 is larger than the bundled photographs allow"),
     ("--n_clusters 500", "--n_clusters 500 needs at least 500 training images, got 48"),
     ("--pretrained", "--pretrained needs --stem imagenet"),
-    ("--resume", "holds no run to go on with"),
+    ("--resume", "has no config.json, so no run to go on with"),
     ("--experiment_name ../up", "must be a plain name"),
     ("--device warp", "--device 'warp' is none of auto"),
 ))  # fmt: skip
 def test_bad_flags_give_one_line_and_leave_nothing(tmp_path, flags, message):
-    status = 2 if any(word in message for word in ("whole number", "holds no run", "plain name")) else 1
+    status = 2 if any(word in message for word in ("whole number", "no config.json", "plain name")) else 1
     _, error = train(tmp_path, "bad", flags, status=status)
     last = error.strip().splitlines()[-1]
     assert message in last and "Traceback" not in error
@@ -272,6 +278,8 @@ def test_a_last_batch_of_one_image_does_no_harm(tmp_path):
 def test_the_example_figure_is_drawn(tmp_path):
     output, _ = script("distorted_dataset.py", tmp_path)
     assert "11 rows of 8 distortions" in output and (tmp_path / "distortion_examples.png").stat().st_size > 1e5
+    _, error = script("distorted_dataset.py --output figure.xyz", tmp_path, status=1)
+    assert "--output figure.xyz: expected a file name that ends in one of" in error
     script("distorted_dataset.py --distortions rain,fog --seed 3 --output deep/er.png --references photos", tmp_path)
     assert (tmp_path / "deep/er.png").exists()
 
