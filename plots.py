@@ -218,7 +218,8 @@ def plot_training_curves(log, subtitle):
         (groups, ("nmi", "kept")),
     ):
         for name in names:
-            values = np.array([line.get(name, np.nan) for line in log], float)
+            shown = (line if name != "kept" or line["refit"] else {} for line in log)  # between refits it only repeats
+            values = np.array([line.get(name, np.nan) for line in shown], float)
             known = np.isfinite(values)
             if known.any():
                 axis.plot(epochs[known], values[known], marker="o", markersize=2.5, label=name)

@@ -66,3 +66,11 @@ def test_refits_are_marked_in_the_training_curves():
     axis = plots.plot_training_curves(LOG, "s").axes[1]
     dotted = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"]
     assert dotted == [2.5]
+
+
+def test_the_share_that_kept_its_cluster_is_drawn_at_refits_alone():
+    log = [
+        {"epoch": e, "refit": e in (2, 4), "quality_loss": 0.1, "srcc": 0.5, "plcc": 0.5, "kept": 0.9} for e in range(6)
+    ]
+    kept = next(line for line in plots.plot_training_curves(log, "s").axes[2].lines if line.get_label() == "kept")
+    assert kept.get_xdata().tolist() == [3, 5]
