@@ -22,6 +22,12 @@ def whole(low, high=None):
     return _number(int, "whole number", low, high)
 
 
+def whole_or_auto(low):
+    """A flag's type: a whole number from low on, or 'auto'."""
+    number = whole(low)
+    return lambda text: text if text == "auto" else number(text)
+
+
 def real(low, high=None):
     """A flag's type: a number from low to high."""
     return _number(float, "number", low, high)

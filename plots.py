@@ -234,6 +234,21 @@ def plot_training_curves(log, subtitle):
     return figure
 
 
+def plot_arms(names, columns, subtitle):
+    """A row an arm, a panel a measure, a dot a seed. columns {measure: [values of each arm]}."""
+    figure = Figure(figsize=(3.2 * len(columns) + 2.6, 0.32 * len(names) + 1.6), layout="constrained")
+    _suptitle(figure, "What each arm of the recipe is worth: a dot a seed, a bar their mean", subtitle)
+    for axis, (measure, values) in zip(np.atleast_1d(figure.subplots(1, len(columns), sharey=True)), columns.items()):
+        for place, of_arm in enumerate(values):
+            axis.plot(of_arm, np.full(len(of_arm), place), "o", color="#4e79a7", alpha=0.6, markersize=5)
+            axis.plot(np.mean(of_arm), place, "|", color="#e15759", markersize=14, markeredgewidth=2)
+        axis.set_yticks(range(len(names)), names)
+        axis.set_title(measure, fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    return figure
+
+
 def _show(axis, image, title):
     axis.imshow(image, interpolation="nearest")
     axis.set_title(title, fontsize=8)

@@ -1,5 +1,7 @@
 """A tested run's numbers as lines of text, from what metrics.json holds."""
 
+import math
+
 TITLES = {
     "srcc": "SRCC",
     "plcc": "PLCC",
@@ -32,7 +34,15 @@ def table(metrics):
         f"{title} {_number(clusters[name])}" for name, title in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity"))
     )
     lines += ["", f"{counts};  with the true types: {agreement}"]
-    return lines + [f"  cluster {k}: {name}" for k, name in enumerate(clusters["names"])]
+    lines += [f"  cluster {k}: {name}" for k, name in enumerate(clusters["names"])]
+    return lines + ["", _unknown(metrics["unknown"])]
+
+
+def _unknown(unknown):
+    if unknown["log_likelihood_below"] is None or math.isnan(unknown["log_likelihood_below"]):
+        return "unknown distortions are not flagged: the run has not been trained to its end"
+    threshold, flagged = unknown["log_likelihood_below"], 100 * unknown["flagged"]
+    return f"flagged as an unknown distortion, log-likelihood below {threshold:.1f}: {flagged:.1f} % of these images"
 
 
 def _groups(metrics):

@@ -132,6 +132,10 @@ def measure(args, run, dataset, predictions):
         "without_pristine": {"images": int(distorted.sum()), **quality(distorted)},
         "by_type": by_type(true, predictions.qualities, types, dataset.types),
         "clusters": {**cluster_measures(predictions.clusters, types, n_clusters), "names": names},
+        "unknown": {
+            "log_likelihood_below": run.mixture.unknown_below.item(),
+            "flagged": float(predictions.unknown.mean()),
+        },
         "figures": [],
     }
 
@@ -149,9 +153,9 @@ def by_type(true, predicted, types, names):
 
 def write_predictions(path, dataset, predictions):
     """A row an image."""
-    labels = dataset.labels
+    labels, guesses = dataset.labels, predictions.type_probabilities
     header = ("image", "reference", "steps", "type", "direction", "level", "quality", "predicted_quality", "cluster",
-              "responsibility", "log_likelihood")  # fmt: skip
+              "responsibility", "predicted_type", "type_probability", "log_likelihood", "unknown")  # fmt: skip
     with open(path.with_suffix(".tmp"), "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(header)
@@ -159,10 +163,12 @@ def write_predictions(path, dataset, predictions):
             numbers = labels.level[i], labels.quality[i], predictions.qualities[i]
             level, true, predicted = (f"{value:.4f}" for value in numbers)
             cluster = predictions.clusters[i]
+            guess = (dataset.class_names[guesses[i].argmax()], f"{guesses[i].max():.4f}") if guesses.size else ("", "")
             table.writerow(
                 (i, dataset.references.names[labels.reference[i]], steps_in_words(dataset, i),
                  dataset.class_names[labels.type[i]], labels.direction[i].item(), level, true, predicted, cluster,
-                 f"{predictions.responsibilities[i, cluster]:.4f}", f"{predictions.log_likelihoods[i]:.4f}")
+                 f"{predictions.responsibilities[i, cluster]:.4f}", *guess,
+                 f"{predictions.log_likelihoods[i]:.4f}", int(predictions.unknown[i]))
             )  # fmt: skip
     path.with_suffix(".tmp").replace(path)
 

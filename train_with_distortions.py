@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
 import run_folder
-from command_line import MAX_SEED, HelpFormatter, real, run_script, whole
+from command_line import MAX_SEED, HelpFormatter, real, run_script, whole, whole_or_auto
 from distorted_dataset import DistortedImageDataset
 from distortions import MIN_SIDE, select_types
 from draws import FIXED, PARTS, permutation
@@ -31,14 +31,16 @@ from errors import UserError
 from metrics import cluster_measures, plcc, srcc
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.losses import cluster_loss, quality_loss, type_loss
+from models.muon import Muon
 from models.quality_net import BACKBONES, STEMS, resolve_stem
 from models.run import PIXELS_AT_ONCE, build, choose_device, forward
 from references import absolute, load_training_references, resolve_source
 
 ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run is resumed
-WEIGHT_DECAY = 0.3
+WEIGHT_DECAY = 0.1
 WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
 AVERAGED_SHARE = 0.04  # of a run's steps: the span of the exponential mean of the weights that is validated and kept
+TURN = True  # references are turned and mirrored in training
 BATCH_NORM_IMAGES = 512  # settle the batch-norm statistics of the averaged weights
 
 
@@ -59,7 +61,12 @@ def build_parser():
     add("--stem", choices=("auto", *STEMS), default="auto", help="its first layer; auto: small under 64 pixels")
     add("--pretrained", action=switch, default=False, help="start from ImageNet's weights; needs --stem imagenet")
     add("--embedding_dim", type=whole(2, 512), default=32, help="dimensions of the embedding, 16 to 64 are good")
-    add("--n_clusters", type=whole(2), default=8, help="components of the mixture")
+    add(
+        "--n_clusters",
+        type=whole_or_auto(2),
+        default=8,
+        help="components of the mixture; 'auto': from 2 to 24, by the Bayesian information criterion at each refit",
+    )
     add("--refit_interval", type=whole(1), default=10, help="epochs from one fit of the mixture to the next")
     add(
         "--cluster_loss_weight",
@@ -130,9 +137,9 @@ def main(args):
         args.references, args.train_samples, args.val_samples, *where
     )
     how = (types, args.distortions_per_image)
-    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort, turn=True)
+    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort, TURN)
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
-    if len(train) < args.n_clusters:
+    if args.n_clusters != "auto" and len(train) < args.n_clusters:
         raise UserError(
             f"--n_clusters {args.n_clusters} needs at least {args.n_clusters} training images, got {len(train)}"
         )
@@ -142,7 +149,8 @@ def main(args):
     make_deterministic(args.seed)
     goes_on = args.resume and run_folder.has_begun(args.folder)
     model, mixture = build(config, args.pretrained and not goes_on)
-    state = start_training(model.to(device), mixture.to(device), args, len(train))
+    model = model.to(device, memory_format=torch.channels_last)  # convolutions are faster
+    state = start_training(model, mixture.to(device), args, len(train))
     start_epoch, best_srcc = 0, -math.inf
     if goes_on:
         start_epoch, best_srcc = restore(state, args.folder, config, device)
@@ -154,6 +162,7 @@ def main(args):
         refit = is_refit_epoch(epoch, args.refit_interval)
         if refit:
             mixture.refit(predict(state.averaged.module, train)[1], args.seed)
+            explain_choice(mixture)
         losses, images_per_second = train_one_epoch(state, train, epoch, args)
         settle_batch_norm(state.averaged, train, epoch, args)
         scores = evaluate(state.averaged.module, mixture, val)
@@ -187,12 +196,12 @@ class TrainingState:
 
 
 def start_training(model, mixture, args, images):
-    """A fresh TrainingState: AdamW on a one-cycle schedule that spans the whole run. The schedule is fixed beforehand:
+    """A fresh TrainingState: Muon on a one-cycle schedule that spans the whole run. The schedule is fixed beforehand:
     steering it by validation would end runs of different seeds at different rates, which cannot be compared."""
     steps = max(2, args.epochs * math.ceil(images / args.batch_size))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
+    optimizer = Muon(model, args.lr, WEIGHT_DECAY)
     warm_up = max(WARM_UP, 1.5 / steps)  # one step at least
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps, pct_start=warm_up)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps, pct_start=warm_up, cycle_momentum=False)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, AVERAGED_SHARE * steps)))
     return TrainingState(model, averaged, optimizer, schedule, mixture)
 
@@ -283,8 +292,18 @@ def finish(path, model, mixture, train, val, seed, device):
     if not state["finished"]:
         train.set_epoch(state["epoch"])
         mixture.refit(predict(model, train)[1], seed)
+        mixture.calibrate(predict(model, val)[1])
+        explain_choice(mixture)
         save_checkpoint(path, {**state, "mixture": mixture.state_dict(), "finished": True})
     return {"epoch": state["epoch"] + 1, **evaluate(model, mixture, val)}
+
+
+def explain_choice(mixture):
+    """Where --n_clusters is 'auto': the criterion of each number, as the distance to the best."""
+    if mixture.bic:
+        best = min(mixture.bic.values())
+        distances = "  ".join(f"{k}: +{value - best:.0f}" for k, value in mixture.bic.items())
+        print(f"{len(mixture.weights)} clusters have the lowest Bayesian information criterion; {distances}")
 
 
 def restore(state, folder, config, device):

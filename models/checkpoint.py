@@ -11,7 +11,7 @@ import torch
 
 from errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_atomically(path, write):

@@ -15,16 +15,23 @@ REG_COVAR = 0.1  # added to the variances of standardised embeddings, so that no
 MAX_ITERATIONS = 200
 FRESH_STARTS = 5
 LIVING_SHARE = 0.02  # of the images; a component with less is dying
+AUTO_CLUSTERS = range(2, 25)  # what "auto" chooses from
+FALSE_ALARMS = 0.05  # share of images with known distortions that are flagged as unknown
 
 
 class Mixture(nn.Module):
-    """K full-covariance Gaussians on standardised embeddings (D,). Buffers, no parameters; float64 throughout."""
+    """K full-covariance Gaussians on standardised embeddings (D,). Buffers, no parameters; float64 throughout.
+
+    With n_clusters "auto" each refit chooses K anew, by the Bayesian information criterion (Schwarz, "Estimating the
+    dimension of a model", 1978); `bic` then has {K: its criterion, lower is better} of the last refit."""
 
     def __init__(self, n_clusters, embedding_dim):
         super().__init__()
-        k, d = n_clusters, embedding_dim
+        self.auto, self.bic = n_clusters == "auto", {}
+        k, d = AUTO_CLUSTERS[0] if self.auto else n_clusters, embedding_dim
         self.register_buffer("fitted", torch.tensor(False))
         self.register_buffer("kept", torch.tensor(math.nan, dtype=torch.float64))  # see refit
+        self.register_buffer("unknown_below", torch.tensor(math.nan, dtype=torch.float64))  # see calibrate
         self.register_buffer("center", torch.zeros(d, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(d, dtype=torch.float64))
         self.register_buffer("weights", torch.full((k,), 1 / k, dtype=torch.float64))
@@ -52,27 +59,52 @@ class Mixture(nn.Module):
         if count < k:
             raise UserError(f"--n_clusters {k} needs at least {k} training images, got {count}")
         before = self.assign(embeddings) if self.fitted else None
+        self.unknown_below.fill_(math.nan)  # it was another mixture's
         center, scale = embeddings.mean(0), embeddings.std(0)
         if not np.isfinite(scale).all() or not (scale > 1e-12).any():
             raise UserError("the mixture cannot be fitted: the embeddings are all the same, or not finite")
         scale = np.maximum(scale, 1e-6 * scale.max())
         model = self._fit((embeddings - center) / scale, center, scale, seed)
-        self._store(center, scale, model, np.arange(k))
+        self._store(center, scale, model, np.arange(model.n_components))
         if before is not None:
-            order = match(before, self.assign(embeddings), k)
-            self._store(center, scale, model, order)
+            self._store(center, scale, model, match(before, self.assign(embeddings), k, model.n_components))
             self.kept.fill_((before == self.assign(embeddings)).mean())
+
+    def calibrate(self, embeddings):
+        """Set `unknown_below`, the log-likelihood under which an image's distortion is flagged as unknown, so that 5 %
+        of these embeddings (N, D) of images with known distortions are flagged falsely."""
+        log_likelihoods = self.log_joint(torch.from_numpy(embeddings).to(self.means.device)).logsumexp(1)
+        self.unknown_below.copy_(log_likelihoods.quantile(FALSE_ALARMS))
+
+    def load_state_dict(self, state, *args, **kwargs):
+        """As any module's, but the state says how many components there are."""
+        self._resize(len(state["weights"]))
+        return super().load_state_dict(state, *args, **kwargs)
+
+    def _resize(self, k):
+        for name in ("weights", "means", "precisions_cholesky"):
+            buffer = getattr(self, name)
+            setattr(self, name, buffer.new_zeros(k, *buffer.shape[1:]))
+
+    def _choose(self, standardised, seed):
+        """Of fresh fits with each number of components, the one with the lowest Bayesian information criterion."""
+        choices = [k for k in AUTO_CLUSTERS if k <= len(standardised)]
+        models = [self._maximize(k, standardised, {}, seed) for k in choices]
+        self.bic = {k: float(model.bic(standardised)) for k, model in zip(choices, models)}
+        return models[choices.index(min(self.bic, key=self.bic.get))]
 
     def _fit(self, standardised, center, scale, seed):
         """The previous fit, adapted. Where the embeddings have moved so far that components die of it, or before the
         first fit, a fresh one."""
-        fresh = {"n_init": FRESH_STARTS}
+        if self.auto:
+            return self._choose(standardised, seed)
+        k, fresh = len(self.weights), {"n_init": FRESH_STARTS}
         if not self.fitted:
-            return self._maximize(standardised, fresh, seed)
-        adapted = self._maximize(standardised, self._previous(center, scale), seed)
-        if _living(adapted) == len(self.weights):
+            return self._maximize(k, standardised, fresh, seed)
+        adapted = self._maximize(k, standardised, self._previous(center, scale), seed)
+        if _living(adapted) == k:
             return adapted
-        return max(adapted, self._maximize(standardised, fresh, seed), key=_living)
+        return max(adapted, self._maximize(k, standardised, fresh, seed), key=_living)
 
     def _previous(self, center, scale):
         """The previous fit's parameters in the new coordinates."""
@@ -84,13 +116,13 @@ class Mixture(nn.Module):
             "precisions_init": (cholesky @ cholesky.transpose(0, 2, 1)) * np.outer(stretch, stretch),
         }
 
-    def _maximize(self, standardised, start, seed):
-        """Expectation-maximisation from a start: scikit-learn's fitted GaussianMixture."""
-        k = len(self.weights)
+    def _maximize(self, k, standardised, start, seed):
+        """Expectation-maximisation from a start: scikit-learn's fitted GaussianMixture of k components."""
         model = GaussianMixture(k, reg_covar=REG_COVAR, max_iter=MAX_ITERATIONS, random_state=seed, **start)
         return model.fit(standardised)
 
     def _store(self, center, scale, model, order):
+        self._resize(model.n_components)
         weights = model.weights_[order] / model.weights_.sum()
         values = (True, center, scale, weights, model.means_[order], model.precisions_cholesky_[order])
         names = ("fitted", "center", "scale", "weights", "means", "precisions_cholesky")
@@ -103,9 +135,15 @@ def _living(model):
     return int((model.weights_ >= LIVING_SHARE).sum())
 
 
-def match(before, after, k):
-    """(K,) order: new component order[j] takes the place of old component j, so that as many images as possible keep
-    their cluster (Kuhn, "The Hungarian method for the assignment problem", 1955). before, after (N,) int."""
-    overlap = np.zeros((k, k), np.int64)
+def match(before, after, k, new_k):
+    """(new_k,) order: new component order[j] is called j from now on, so that as many images as possible keep their
+    cluster (Kuhn, "The Hungarian method for the assignment problem", 1955). before (N,) int below k, after (N,) int
+    below new_k. Components that match no old one take the numbers that are left."""
+    overlap = np.zeros((k, new_k), np.int64)
     np.add.at(overlap, (before, after), 1)
-    return linear_sum_assignment(overlap, maximize=True)[1]
+    old, new = linear_sum_assignment(overlap, maximize=True)
+    old, new = old[old < new_k], new[old < new_k]
+    order = np.full(new_k, -1)
+    order[old] = new
+    order[order < 0] = np.setdiff1d(np.arange(new_k), new)
+    return order

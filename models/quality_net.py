@@ -60,4 +60,18 @@ def _backbone(name, stem, pretrained):
     if stem == "small":
         network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        start_from_cosines(network.conv1.weight)
     return network
+
+
+@torch.no_grad()
+def start_from_cosines(weight):
+    """Put the cosine basis of a 3×3 patch, in brightness and two colour differences, and its negative in place of the
+    first 54 of the stem's random filters (64, 3, 3, 3), at their size. Batch norm then brings the weak fine detail, in
+    which distortions show, to the strength of the coarse."""
+    cosines = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+    colors = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
+    cosines, colors = (rows / rows.norm(dim=1, keepdim=True) for rows in (cosines, colors))
+    basis = torch.einsum("kc,iy,jx->kijcyx", colors, cosines, cosines).flatten(0, 2)  # (27, 3, 3, 3), orthonormal
+    basis = basis * weight[0].numel() ** 0.5 * weight.std()
+    weight[: 2 * len(basis)] = torch.cat([basis, -basis])

@@ -34,6 +34,8 @@ class Predictions(NamedTuple):
     responsibilities: np.ndarray  # (N, K), rows sum to 1
     clusters: np.ndarray  # (N,) of the largest responsibility
     log_likelihoods: np.ndarray  # (N,) of the standardised embedding under the mixture
+    type_probabilities: np.ndarray  # (N, T + 1) of the type head, pristine last; (N, 0) without that head
+    unknown: np.ndarray  # (N,) bool: less likely than 95 % of validation's images, so perhaps of an unknown distortion
 
 
 class Run:
@@ -58,8 +60,11 @@ class Run:
             raise UserError("predict takes uint8 images (B, 3, H, W), or a list of one or more PIL images")
         answers = [self._predict_alike(_checked(batch)) for batch in batches]
         joined = [np.concatenate(values) for values in zip(*answers)]
-        qualities, embeddings, responsibilities, log_likelihoods = joined
-        return Predictions(qualities, embeddings, responsibilities, responsibilities.argmax(1), log_likelihoods)
+        qualities, embeddings, responsibilities, log_likelihoods, type_probabilities = joined
+        clusters, unknown = responsibilities.argmax(1), log_likelihoods < self.mixture.unknown_below.item()
+        return Predictions(
+            qualities, embeddings, responsibilities, clusters, log_likelihoods, type_probabilities, unknown
+        )
 
     def _predict_alike(self, images):
         """Answers for images of one size, averaged over each image's tiles."""
@@ -73,10 +78,12 @@ class Run:
             answers.append([v.unflatten(0, (len(block), len(corners))).mean(1).cpu().numpy() for v in values])
         return [np.concatenate(values) for values in zip(*answers)]
 
+    @torch.inference_mode()
     def _answer(self, tiles):
         qualities, embeddings = forward(self.model, tiles)
         log_joint = self.mixture.log_joint(embeddings)
-        return qualities.double(), embeddings, log_joint.softmax(1), log_joint.logsumexp(1)
+        types = self.model.type_head(embeddings).softmax(1) if self.model.type_head else embeddings[:, :0]
+        return qualities.double(), embeddings, log_joint.softmax(1), log_joint.logsumexp(1), types
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from models.checkpoint import load_checkpoint, save_checkpoint, write_json
+from models.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
 
 
 def test_a_checkpoint_comes_back_as_it_was_and_loads_with_weights_only(tmp_path):
@@ -38,7 +38,7 @@ def test_damaged_foreign_and_hostile_files_are_refused(tmp_path):
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "was_run"),))
 
-    torch.save({"format": 1, "config": Hostile()}, tmp_path / "hostile.pt")
+    torch.save({"format": FORMAT, "config": Hostile()}, tmp_path / "hostile.pt")
     torch.save({"format": 99}, tmp_path / "future.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
@@ -48,7 +48,7 @@ def test_damaged_foreign_and_hostile_files_are_refused(tmp_path):
         with pytest.raises(ValueError, match="is not a checkpoint of this project, or is damaged"):
             load_checkpoint(tmp_path / f"{name}.pt")
     for name in ("future", "list"):
-        with pytest.raises(ValueError, match="has checkpoint format (99|None), this code reads 1"):
+        with pytest.raises(ValueError, match=f"has checkpoint format (99|None), this code reads {FORMAT}"):
             load_checkpoint(tmp_path / f"{name}.pt")
     assert not (tmp_path / "was_run").exists()
 

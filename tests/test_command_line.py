@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from command_line import real, run_script, whole
+from command_line import real, run_script, whole, whole_or_auto
 from errors import UserError
 
 
@@ -10,6 +10,8 @@ from errors import UserError
     (whole(1), "0", "'0' is not a whole number of 1 or more"),
     (whole(1), "2.5", "'2.5' is not a whole number"),
     (whole(2, 512), "600", "'600' is not a whole number from 2 to 512"),
+    (whole_or_auto(2), "1", "'1' is not a whole number of 2 or more"),
+    (whole_or_auto(2), "automatic", "'automatic' is not a whole number"),
     (real(0), "nan", "'nan' is not a number of 0 or more"),
     (real(0), "much", "'much' is not a number"),
 ))  # fmt: skip
@@ -20,6 +22,7 @@ def test_flags_refuse_values_out_of_range(parse, text, message):
 
 def test_values_in_range_are_taken():
     assert whole(1)("7") == 7 and real(0)("1e-3") == 1e-3
+    assert whole_or_auto(2)("auto") == "auto" and whole_or_auto(2)("2") == 2
 
 
 def test_a_users_mistake_is_one_line_and_a_defect_keeps_its_traceback():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from models.mixture import Mixture, match
+from models.mixture import AUTO_CLUSTERS, Mixture, match
 
 
 def blobs(count=600, seed=0, spread=6.0):
@@ -64,9 +64,52 @@ def test_match_undoes_a_permutation():
     before = rng.integers(6, size=500)
     permutation = rng.permutation(6)
     after = permutation[before]  # old component k is called permutation[k] now
-    order = match(before, after, 6)
+    order = match(before, after, 6, 6)
     assert np.array_equal(order, permutation)
     assert np.array_equal(np.argsort(order)[after], before)
+
+
+@pytest.mark.parametrize("k, new_k", ((4, 6), (6, 4)))
+def test_match_keeps_what_it_can_when_the_number_changes(k, new_k):
+    """Clusters that are the same images keep their number where there still is such a number."""
+    after = np.random.default_rng(0).integers(min(k, new_k), size=500)
+    permutation = np.random.default_rng(1).permutation(new_k)[: min(k, new_k)]
+    order = match(after, permutation[after], k, new_k)
+    assert sorted(order) == list(range(new_k))
+    assert np.array_equal(np.argsort(order)[permutation[after]], after)
+
+
+def test_auto_finds_the_number_of_clusters_and_says_why():
+    embeddings, which = blobs()
+    mixture = Mixture("auto", 5)
+    mixture.refit(embeddings, seed=0)
+    assert len(mixture.weights) == 4 and min(mixture.bic, key=mixture.bic.get) == 4
+    assert list(mixture.bic) == list(AUTO_CLUSTERS)
+    before = mixture.assign(embeddings)
+    mixture.refit(embeddings[which > 0], seed=0)
+    assert len(mixture.weights) == 3 and (mixture.assign(embeddings[which > 0]) < 3).all()
+    kept = mixture.assign(embeddings[which > 0]) == before[which > 0]
+    assert mixture.kept == kept.mean() > 0.6  # of three clusters one at most had the number 3, that is gone
+
+
+def test_a_saved_choice_is_loaded_with_its_size():
+    embeddings, _ = blobs()
+    chosen, loaded = Mixture("auto", 5), Mixture("auto", 5)
+    chosen.refit(embeddings, seed=0)
+    loaded.load_state_dict(chosen.state_dict())
+    assert np.array_equal(loaded.assign(embeddings), chosen.assign(embeddings))
+
+
+def test_calibration_flags_a_twentieth():
+    embeddings, _ = blobs(2000)
+    mixture = Mixture(4, 5)
+    mixture.refit(embeddings, seed=0)
+    assert mixture.unknown_below.isnan()
+    mixture.calibrate(embeddings)
+    likelihoods = mixture.log_joint(torch.from_numpy(embeddings)).logsumexp(1)
+    assert (likelihoods < mixture.unknown_below).double().mean() == 0.05
+    mixture.refit(embeddings, seed=0)
+    assert mixture.unknown_below.isnan()
 
 
 def test_a_permuted_fit_is_put_back(monkeypatch):
@@ -108,7 +151,7 @@ def test_a_refit_starts_from_the_previous_fit(monkeypatch):
     monkeypatch.setattr(
         Mixture,
         "_maximize",
-        lambda self, z, start, seed: starts.append(deepcopy((z, start))) or maximize(self, z, start, seed),
+        lambda self, k, z, start, seed: starts.append(deepcopy((z, start))) or maximize(self, k, z, start, seed),
     )
     mixture.refit(others, seed=0)
     (z, start), oracle = starts[0], GaussianMixture(4)
@@ -122,7 +165,8 @@ def test_a_fit_is_the_same_for_the_same_seed():
     first, second = Mixture(6, 5), Mixture(6, 5)
     for mixture in (first, second, first, second):
         mixture.refit(embeddings, seed=3)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    pairs = zip(first.state_dict().values(), second.state_dict().values())
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
 
 
 def test_what_cannot_be_fitted_says_why():

@@ -10,10 +10,12 @@ from models.checkpoint import save_checkpoint
 from models.losses import cluster_loss, quality_loss, type_loss
 from models.mixture import Mixture
 from models.quality_net import QualityNet, resolve_stem
-from models.run import build, choose_device, tile_corners
+from models.run import Run, build, choose_device, tile_corners
 
 CONFIG = {"backbone": "resnet18", "stem": "small", "embedding_dim": 16, "n_clusters": 3, "type_loss_weight": 0.1,
           "types": ["gaussian_blur", "rain"], "image_size": 32}  # fmt: skip
+
+UNKNOWN_BELOW = -40.0
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,7 @@ def run(tmp_path_factory):
     torch.manual_seed(0)
     model, mixture = build(CONFIG)
     mixture.refit(np.random.default_rng(0).normal(size=(300, 16)), seed=0)
+    mixture.unknown_below.fill_(UNKNOWN_BELOW)
     save_checkpoint(folder / "best.pt", {"config": CONFIG, "reference_digests": [], "epoch": 4, "model": model.state_dict(),
                                          "mixture": mixture.state_dict(), "finished": True})  # fmt: skip
     return load_run(folder, device="cpu")
@@ -52,6 +55,14 @@ def test_the_stem_follows_the_image_size():
         "imagenet",
         "small",
     ]
+
+
+def test_the_small_stem_starts_from_an_orthogonal_basis_and_its_negative():
+    stem = QualityNet("resnet18", "small", 16).backbone.conv1.weight.detach().flatten(1)
+    basis = stem[:27]
+    assert torch.allclose(basis @ basis.T, torch.eye(27) * basis[0].square().sum(), atol=1e-5)
+    assert torch.equal(stem[27:54], -basis)
+    assert stem[54:].norm(dim=1).mean() == pytest.approx(basis[0].norm().item(), rel=0.2)
 
 
 def test_pretrained_needs_the_imagenet_stem():
@@ -103,6 +114,15 @@ def test_predict_gives_every_answer(run, images):
     assert answer.embeddings.shape == (12, 16) and answer.log_likelihoods.shape == (12,)
     assert np.allclose(answer.responsibilities.sum(1), 1)
     assert np.array_equal(answer.clusters, answer.responsibilities.argmax(1))
+    assert np.array_equal(answer.unknown, answer.log_likelihoods < UNKNOWN_BELOW)
+    logits = run.model.type_head(torch.from_numpy(answer.embeddings)).detach()
+    assert np.allclose(answer.type_probabilities, logits.softmax(1), atol=1e-6)
+
+
+def test_without_a_type_head_there_are_no_type_probabilities(run, images):
+    model, mixture = build({**CONFIG, "type_loss_weight": 0})
+    headless = Run(model, mixture, {"config": CONFIG, "reference_digests": [], "epoch": 0})
+    assert headless.predict(images).type_probabilities.shape == (12, 0)
 
 
 @pytest.mark.parametrize("size", ((32, 32), (50, 70), (8, 20)))

@@ -75,6 +75,7 @@ def test_testing_writes_metrics_predictions_and_figures(workplace):
     assert {"srcc", "srcc_interval", "plcc", "plcc_logistic", "krcc", "rmse", "mae", "digest"} <= set(metrics)
     assert metrics["without_pristine"]["images"] == 30 and len(metrics["by_type"]) == 8
     assert {"active", "effective", "nmi", "ari", "purity", "names"} == set(metrics["clusters"])
+    assert {"log_likelihood_below", "flagged"} == set(metrics["unknown"])
     assert {path.name for path in folder.glob("*.png")} == set(metrics["figures"]) and len(metrics["figures"]) == 10
     with open(folder / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
@@ -82,6 +83,28 @@ def test_testing_writes_metrics_predictions_and_figures(workplace):
     assert all(0 <= float(row["predicted_quality"]) <= 100 for row in rows)
     output = (workplace / "test_output.txt").read_text()
     assert "SRCC" in output and "cluster 7:" in output and "predicted_vs_true.png" in output
+
+
+def test_unknown_distortions_are_flagged_below_the_threshold(workplace):
+    folder = workplace / "experiments" / "tiny" / "visualizations"
+    unknown = json.loads((folder / "metrics.json").read_text())["unknown"]
+    with open(folder / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    below = [float(row["log_likelihood"]) < unknown["log_likelihood_below"] for row in rows]
+    assert [row["unknown"] == "1" for row in rows] == below and sum(below) / len(rows) == unknown["flagged"]
+    assert f"log-likelihood below {unknown['log_likelihood_below']:.1f}" in (workplace / "test_output.txt").read_text()
+
+
+def test_the_number_of_clusters_is_chosen_and_explained(workplace):
+    output, _ = train(workplace, "chosen", "--n_clusters auto --type_loss_weight 0")
+    lines = [line for line in output.splitlines() if "lowest Bayesian information criterion" in line]
+    assert len(lines) == 4  # two refits, and the fits of best.pt and last.pt
+    output, _ = script("test_with_viz.py --experiment experiments/chosen --test_samples 10 --skip_tsne", workplace)
+    metrics = json.loads((workplace / "experiments/chosen/visualizations/metrics.json").read_text())
+    assert len(metrics["clusters"]["names"]) == int(lines[-2].split()[0])
+    log = log_of(workplace, "chosen")
+    train(workplace, "chosen", "--n_clusters auto --type_loss_weight 0 --resume")
+    assert log_of(workplace, "chosen") == log
 
 
 def test_the_same_seed_gives_the_same_run(workplace):

@@ -1,0 +1,101 @@
+"""Where the rest is lost: what a run's SRCC would be if one type were known, what is taken for what, and which cells of
+type and level it, or a person, cannot tell from pristine.
+
+    python benchmarks/ceiling.py experiments/resnet18_distorted
+    python benchmarks/ceiling.py experiments/recipe_both_seed0 experiments/recipe_ceiling_seed0
+
+The runs must have been tested on the same images. The last one's confusions and cells are shown.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from skimage.color import deltaE_ciede2000, rgb2lab
+from tested import held_out_dataset, read_columns
+from tqdm import tqdm
+
+from command_line import HelpFormatter, run_script
+from metrics import srcc
+from models import load_run
+from summarize_runs import read_metrics
+
+LEVELS = np.linspace(0.2, 1.0, 5)  # borders of the cells
+NOTICEABLE = 2.3  # CIEDE2000-like units: one just noticeable difference (Mahy et al., "Evaluation of uniform color
+# spaces developed after the adoption of CIELAB and CIELUV", Color Research and Application 1994)
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("experiments", nargs="+", help="folders of tested runs")
+    return parser.parse_args(argv)
+
+
+def main(args):
+    for folder in args.experiments:
+        print("\n".join([f"{folder}:", *if_known(folder), ""]))
+    folder = args.experiments[-1]
+    print("\n".join([*confusions(folder), "", *cells(folder)]))
+
+
+def if_known(folder):
+    """A row a type: SRCC inside it, and SRCC over all if its qualities were known."""
+    true, predicted, types = read_columns(folder, "quality", "predicted_quality", "type")
+    lines = ["| type | SRCC inside | SRCC if it were known | gain |", "|---|---|---|---|"]
+    overall = srcc(true, predicted)
+    for name in dict.fromkeys(types):
+        inside = types == name
+        known = srcc(true, np.where(inside, true, predicted))
+        lines.append(f"| {name} | {srcc(true[inside], predicted[inside]):.3f} | {known:.3f} | {known - overall:+.3f} |")
+    return lines
+
+
+def confusions(folder):
+    """A row a true type: the share of its images, in %, that the type head takes for each type."""
+    types, guesses = read_columns(folder, "type", "predicted_type")
+    names = list(dict.fromkeys([*read_metrics(folder)["by_type"], "pristine"]))
+    lines = [f"| taken for, % | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for name in names:
+        shares = [100 * (guesses[types == name] == other).mean() for other in names]
+        lines.append(f"| {name} | {' | '.join(f'{share:.0f}' for share in shares)} |")
+    return lines
+
+
+def cells(folder):
+    """A row a type and direction, a column a span of levels: the share taken for pristine, and the mean difference of
+    colour from the reference; cells below one just noticeable difference are marked."""
+    types, guesses, levels, directions = read_columns(folder, "type", "predicted_type", "level", "direction")
+    differences = color_differences(folder)
+    spans = [f"{low:.1f}–{high:.1f}" for low, high in zip(LEVELS, LEVELS[1:])]
+    lines = [f"| taken for pristine, % (ΔE; * below {NOTICEABLE}) | {' | '.join(spans)} |"]
+    lines.append("|---" * (len(spans) + 1) + "|")
+    for name in read_metrics(folder)["by_type"]:
+        for direction in np.unique(directions[types == name]):
+            row = (types == name) & (directions == direction)
+            span = [row & (levels >= low) & (levels < high) for low, high in zip(LEVELS, LEVELS[1:])]
+            texts = [cell(guesses[inside], differences[inside]) for inside in span]
+            lines.append(f"| {name}{ {-1: ', less', 1: ', more'}.get(int(direction), '') } | {' | '.join(texts)} |")
+    return lines
+
+
+def cell(guesses, differences):
+    mark = " *" if differences.mean() < NOTICEABLE else ""
+    return f"{100 * (guesses == 'pristine').mean():.0f} ({differences.mean():.1f}{mark})"
+
+
+def color_differences(folder):
+    """(N,) mean CIEDE2000 difference of each test image from its reference."""
+    tested = read_metrics(folder)
+    dataset = held_out_dataset(load_run(folder, tested["checkpoint"], "cpu"), tested)
+    values = np.empty(len(dataset))
+    with tqdm(total=len(dataset), desc="colour differences", unit="image", leave=False) as bar:
+        for images, indices in dataset.batches(torch.arange(len(dataset)), 256):
+            references = dataset.references.images[dataset.labels.reference[indices]]
+            labs = (rgb2lab(part.permute(0, 2, 3, 1).numpy()) for part in (images, references))
+            values[indices] = deltaE_ciede2000(*labs).mean((1, 2))
+            bar.update(len(indices))
+    return values
+
+
+if __name__ == "__main__":
+    run_script(main, parse_args)

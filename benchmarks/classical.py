@@ -1,0 +1,123 @@
+"""Classical blind quality measures on the very images of a tested run, its references and its labels:
+
+    python benchmarks/classical.py --experiment experiments/resnet18_distorted
+
+- brisque_svr: the 36 natural-scene statistics of BRISQUE (Mittal, Moorthy and Bovik, "No-reference image quality
+  assessment in the spatial domain", IEEE TIP 2012), and on them a support-vector regressor trained on redrawn images of
+  the run's training references; its constants are chosen on the run's validation images.
+- niqe_like: minus the distance of the same statistics from those of the pristine training references (after Mittal,
+  Soundararajan and Bovik, "Making a completely blind image quality analyzer", IEEE SPL 2013, with whole images in place
+  of patches). It never sees a quality: the floor.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from piq.brisque import _natural_scene_statistics  # the 18 of one scale; piq's public function hides them in its score
+from piq.functional import imresize, rgb2yiq
+from sklearn.covariance import LedoitWolf
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+from tested import held_out_dataset
+from tqdm import tqdm
+
+from command_line import HelpFormatter, run_script, whole
+from distorted_dataset import DistortedImageDataset
+from metrics import srcc
+from models import load_run
+from models.checkpoint import write_json
+from references import load_training_references
+from summarize_runs import read_metrics
+
+SVR_GRID = [{"C": C, "gamma": gamma} for C in (10, 50, 200, 1000) for gamma in (0.003, 0.01, 0.03)]
+GRID_IMAGES = 6000  # of training, to choose from the grid
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--experiment", required=True, help="folder of a tested run")
+    parser.add_argument("--images", type=whole(100), default=30000, help="redrawn images to train the regressor on")
+    return parser.parse_args(argv)
+
+
+def main(args):
+    rows = classical(args.experiment, args.images)
+    print("| | SRCC | SRCC without pristine |\n|---|---|---|")
+    for name, row in rows.items():
+        print(f"| {name} | {row['srcc']:.3f} | {row['without_pristine']['srcc']:.3f} |")
+
+
+def classical(folder, images):
+    """{"brisque_svr": measures, "niqe_like": measures}; "predicted" (N,) among them, in the order of the run's test.
+    Kept in the run's visualizations/classical.json."""
+    tested = read_metrics(folder)
+    run = load_run(folder, tested["checkpoint"])
+    config = run.config
+    counts, where = (config["train_samples"], config["val_samples"]), (config["image_size"], config["data_root"])
+    references = load_training_references(config["references"], *counts, *where, config["data_seed"])
+    how = tuple(config["types"]), config["distortions_per_image"]
+    train = DistortedImageDataset(references[0], *how, config["seed"], "train", config["compose"], turn=True)
+    val = DistortedImageDataset(references[1], *how, config["data_seed"], "val", config["compose"], redistort=False)
+    test = held_out_dataset(run, tested)
+    x, y, pristine = redrawn(train, images)
+    x_val, x_test = statistics_of(val), statistics_of(test)
+    predictions = {
+        "brisque_svr": fit_regressor(x, y, x_val, qualities(val)).predict(x_test),
+        "niqe_like": -(LedoitWolf().fit(x[pristine]).mahalanobis(x_test) ** 0.5),
+    }
+    rows = {name: judge(predicted, test) for name, predicted in predictions.items()}
+    write_json(Path(folder) / "visualizations" / "classical.json", rows)
+    return rows
+
+
+def redrawn(dataset, images):
+    """(statistics (N, 36), qualities (N,), pristine (N,) bool) of as many epochs' images as it takes."""
+    parts, epochs = [], -(-images // len(dataset))
+    for epoch in tqdm(range(epochs), desc="statistics", unit="epoch", leave=False):
+        dataset.set_epoch(epoch)
+        parts.append((statistics_of(dataset), qualities(dataset), dataset.labels.type.numpy() == len(dataset.types)))
+    return [np.concatenate(values)[:images] for values in zip(*parts)]
+
+
+def statistics_of(dataset):
+    return np.concatenate([brisque_features(images) for images, _ in dataset.batches(torch.arange(len(dataset)), 256)])
+
+
+def brisque_features(images):
+    """(B, 36) natural-scene statistics of images (B, 3, H, W) uint8: 18 at full size, 18 at half size."""
+    luma, features = rgb2yiq(images.double())[:, :1].round(), []
+    for _ in range(2):
+        features.append(_natural_scene_statistics(luma))
+        luma = imresize(luma, sizes=(luma.shape[2] // 2, luma.shape[3] // 2))
+    return torch.cat(features, dim=1).numpy()
+
+
+def qualities(dataset):
+    return dataset.labels.quality.double().numpy()
+
+
+def fit_regressor(x, y, x_val, y_val):
+    """Chosen from SVR_GRID by SRCC on validation, then fitted to everything."""
+
+    def fit(constants, count):
+        return make_pipeline(StandardScaler(), SVR(epsilon=3, cache_size=1000, **constants)).fit(x[:count], y[:count])
+
+    grid = tqdm(SVR_GRID, desc="choosing", unit="fit", leave=False)
+    scores = [srcc(y_val, fit(constants, GRID_IMAGES).predict(x_val)) for constants in grid]
+    return fit(SVR_GRID[int(np.argmax(scores))], len(x))
+
+
+def judge(predicted, dataset):
+    true, distorted = qualities(dataset), dataset.labels.type.numpy() < len(dataset.types)
+    return {
+        "srcc": srcc(true, predicted),
+        "without_pristine": {"srcc": srcc(true[distorted], predicted[distorted])},
+        "predicted": predicted.tolist(),
+    }
+
+
+if __name__ == "__main__":
+    run_script(main, parse_args)

@@ -1,0 +1,393 @@
+"""What each part of the recipe is worth: named arms, trained over seeds on the same images and judged on the same test.
+
+    python benchmarks/recipe.py --references path/to/images --arms owed --seeds 0 1 2 --jobs 2
+    python benchmarks/recipe.py --references path/to/images --arms both refit_5 refit_20 --seeds 0 1 --epochs 15
+    python benchmarks/recipe.py --quick
+
+--list shows the arms. A run lands in experiments/<name>_<arm>_seed<seed>; the same command again goes on where it
+stopped and trains nothing twice. At the end: <output>/<name>.md, a table, <name>.json, its numbers, <name>.png.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from itertools import combinations
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from arms import ARMS, GROUPS
+from classical import classical
+from sklearn.metrics import adjusted_rand_score
+from tested import read_columns
+from tqdm import tqdm
+from unknown import judge_unknown
+
+import plots
+import test_with_viz
+import train_with_distortions
+from command_line import MAX_SEED, HelpFormatter, run_script, whole
+from errors import UserError
+from metrics import cluster_measures, srcc
+from models.checkpoint import without_nan, write_json
+from models.mixture import Mixture
+from run_folder import read_log
+from summarize_runs import changes_at_refits, read_metrics, spread
+
+ROUNDS = 300  # of the bootstrap
+QUICK_FLAGS = "--train_samples 16 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --refit_interval 1"
+COLUMNS = {
+    "srcc": "SRCC",
+    "srcc_without_pristine": "without pristine",
+    "nmi": "NMI",
+    "active": "active clusters",
+    "own": "types with their own cluster",
+    "stability": "ARI between seeds",
+    "unknown": "AUROC of unknown types",
+}
+FIGURE_COLUMNS = {
+    "srcc_without_pristine": "SRCC without pristine",
+    "nmi": "NMI of clusters and types",
+    "unknown": "AUROC of unknown types",
+}
+OTHER_ROWS = {
+    "type_head": "the choices of redrawn_type's type head, as clusters",
+    "brisque_svr": "BRISQUE's 36 features, support-vector regressor",
+    "niqe_like": "distance of these features from pristine ones, untrained",
+}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("--arms", nargs="+", default=["owed"], help=f"names of arms, or of groups: {', '.join(GROUPS)}")
+    add("--seeds", nargs="+", type=whole(0, MAX_SEED), default=[0, 1, 2], help="each arm is trained with each of them")
+    add("--epochs", type=whole(1), default=50, help="of every arm; the refit interval shrinks in proportion")
+    add("--references", default="auto", help="as for train_with_distortions.py")
+    add("--image_size", type=whole(8), default=32, help="as for train_with_distortions.py")
+    add("--flags", default="", help="further flags of train_with_distortions.py for every arm")
+    add("--test_samples", type=whole(2), default=1017, help="held-out references, at most")
+    add("--against", default="both", help="the arm that the others are compared with")
+    add("--classical", type=whole(0), default=0, metavar="IMAGES",
+        help="add rows for BRISQUE's features with a regressor trained on so many redrawn images, and for a distance "
+        "from pristine images")  # fmt: skip
+    add("--jobs", type=whole(1), default=1, help="runs at the same time, which share the processor's cores")
+    add("--name", default="recipe", help="begins the names of runs and files")
+    add("--output", default="benchmarks/results", help="folder of the table, numbers and figure")
+    add(
+        "--quick",
+        action="store_true",
+        help="two arms, two seeds, two epochs of a tiny size: shows that everything works",
+    )
+    add("--list", action="store_true", help="show the arms and stop")
+    args = parser.parse_args(argv)
+    unknown = [name for name in args.arms if name not in {**ARMS, **GROUPS}]
+    if unknown:
+        parser.error(f"--arms {unknown[0]!r} is no arm or group of arms; --list shows them")
+    if args.quick:
+        args.arms, args.seeds, args.epochs, args.references = ["redrawn_plain", "both"], [0, 1], 2, "photos"
+        args.flags, args.test_samples = QUICK_FLAGS, 8
+    return args
+
+
+def main(args):
+    if args.list:
+        print("\n".join(f"{name:28}{arm.what}" for name, arm in ARMS.items()))
+        print("\n".join(f"group {name}: {', '.join(arms)}" for name, arms in GROUPS.items()))
+        return
+    arms = list(dict.fromkeys(arm for name in args.arms for arm in GROUPS.get(name, [name])))
+    train_all([(arm, seed) for seed in args.seeds for arm in arms], args)
+    rows = {arm: gather([folder_of(args, arm, seed) for seed in args.seeds]) for arm in arms}
+    if "redrawn_type" in rows:
+        folders = [folder_of(args, "redrawn_type", seed) for seed in args.seeds]
+        rows["type_head"] = gather_type_head(folders)
+    if args.classical:
+        rows |= gather_classical([folder_of(args, arms[-1], seed) for seed in args.seeds], args.classical)
+    against = rows.get(args.against)
+    for name, row in rows.items():
+        compared = against and row is not against and row["tested"]
+        row["difference"] = paired_difference(row, against) if compared else None
+    write_results(rows, args)
+
+
+def folder_of(args, arm, seed):
+    return Path("experiments") / f"{args.name}_{arm}_seed{seed}"
+
+
+def train_all(tasks, args):
+    """Train and test what is not there yet, several at a time, each in a process of its own."""
+    todo = [task for task in tasks if not is_done(args, *task)]
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.jobs))  # of each process
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
+        running = {pool.submit(run_arm, args, *task): task for task in todo}
+        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc="runs", unit="run") as bar:
+            for done in as_completed(running):
+                arm, seed = running[done]
+                done.result()
+                bar.write(f"{arm}, seed {seed}: {in_short(read_metrics(folder_of(args, arm, seed)))}")
+                bar.update()
+
+
+def is_done(args, arm, seed):
+    """Whether this run was trained, tested and judged, with the same flags. Raises UserError if with others."""
+    folder = folder_of(args, arm, seed)
+    if not (folder / "arm.json").is_file():
+        return False
+    if json.loads((folder / "arm.json").read_text()) != described(args, arm, seed):
+        raise UserError(f"{folder} was trained with other flags or another recipe; give another --name, or remove it")
+    return (folder / "visualizations" / "unknown.json").is_file()
+
+
+def described(args, arm, seed):
+    """What a run of an arm is, as plain JSON."""
+    patches = {target: getattr(value, "__name__", value) for target, value in ARMS[arm].patches.items()}
+    return {"flags": training_flags(args, arm, seed), "patches": patches}
+
+
+def training_flags(args, arm, seed):
+    """The command line of one run. Flags of the arm come last: they win."""
+    interval = max(1, round(10 * args.epochs / 50))
+    shared = f"--experiment_name {folder_of(args, arm, seed).name} --seed {seed} --epochs {args.epochs} "
+    shared += f"--image_size {args.image_size} --refit_interval {interval} {args.flags} "
+    own = ARMS[arm].flags.format(half=max(1, interval // 2), double=2 * interval)
+    return ["--references", args.references, *shared.split(), *own.split()]
+
+
+def run_arm(args, arm, seed):
+    """Train (or go on with), test and judge one run, under the arm's patches; its words go to recipe.log."""
+    folder, flags = folder_of(args, arm, seed), training_flags(args, arm, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = (folder / "config.json").is_file()
+    with ExitStack() as stack:
+        log = stack.enter_context(open(folder / "recipe.log", "a", encoding="utf-8"))
+        stack.enter_context(redirect_stdout(log))
+        stack.enter_context(redirect_stderr(log))
+        for target, value in ARMS[arm].patches.items():
+            stack.enter_context(patch(target, value))
+        stack.enter_context(patch.object(Mixture, "refit", watched_refit(folder / "refits.jsonl")))
+        write_json(folder / "arm.json", described(args, arm, seed))
+        train_with_distortions.main(train_with_distortions.parse_args(flags + ["--resume"] * begun))
+        test = ["--experiment", str(folder), "--test_samples", str(args.test_samples), "--skip_tsne"]
+        test_with_viz.main(test_with_viz.parse_args(test))
+        judge_unknown(folder)
+
+
+def watched_refit(path):
+    """Mixture.refit, that also writes down how many images kept their cluster, and the mean log-likelihood beside that
+    of a fresh fit to the same embeddings."""
+    refit = Mixture.refit
+
+    def refit_and_watch(mixture, embeddings, seed):
+        refit(mixture, embeddings, seed)
+        fresh = Mixture("auto" if mixture.auto else len(mixture.weights), embeddings.shape[1])
+        refit(fresh, embeddings, seed)
+        points = torch.from_numpy(embeddings)
+        values = {"kept": mixture.kept.item()} | {
+            name: fitted.log_joint(points.to(fitted.means.device)).logsumexp(1).mean().item()
+            for name, fitted in (("log_likelihood", mixture), ("fresh_log_likelihood", fresh))
+        }
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(without_nan(values)) + "\n")
+
+    return refit_and_watch
+
+
+def in_short(tested):
+    clusters = tested["clusters"]
+    quality = f"SRCC {tested['srcc']:.3f}, {tested['without_pristine']['srcc']:.3f} without pristine"
+    return f"{quality}; NMI {clusters['nmi']:.3f}, {clusters['active']} active clusters"
+
+
+def gather(folders):
+    """An arm's numbers: {"runs": a dict a seed, "stability": …, "tested": arrays for paired_difference}."""
+    runs, tested, clusterings = [], [], []
+    for folder in folders:
+        metrics = read_metrics(folder)
+        true, predicted, clusters = read_columns(folder, "quality", "predicted_quality", "cluster")
+        types, references = read_columns(folder, "type", "reference")
+        runs.append({
+            "srcc": metrics["srcc"],
+            "srcc_without_pristine": metrics["without_pristine"]["srcc"],
+            "by_type": {name: row["srcc"] for name, row in metrics["by_type"].items()},
+            **{name: metrics["clusters"][name] for name in ("nmi", "ari", "purity", "active", "effective")},
+            "own": types_with_own_cluster(clusters, types),
+            "lift": best_lift(clusters, types),
+            "unknown": mean_over_unknown(folder, "auroc"),
+        })  # fmt: skip
+        tested.append((true, predicted, types != "pristine", references))
+        clusterings.append(clusters)
+    return {"runs": runs, "stability": stability(clusterings), "tested": tested}
+
+
+def gather_type_head(folders):
+    """The type head's own choices, taken for a clustering."""
+    runs, clusterings = [], []
+    for folder in folders:
+        types, guesses = read_columns(folder, "type", "predicted_type")
+        names, clusters = np.unique(guesses, return_inverse=True)
+        measures = cluster_measures(clusters, np.unique(types, return_inverse=True)[1], len(names))
+        own = types_with_own_cluster(clusters, types)
+        runs.append({**measures, "own": own, "unknown": mean_over_unknown(folder, "auroc_of_type_head")})
+        clusterings.append(clusters)
+    return {"runs": runs, "stability": stability(clusterings), "tested": None}
+
+
+def mean_over_unknown(folder, measure):
+    values = [row[measure] for row in judge_unknown(folder).values()]
+    return float(np.mean(values)) if values else np.nan
+
+
+def stability(clusterings):
+    """Mean adjusted Rand index between the clusterings of the same images by two seeds; nan of one."""
+    pairs = [adjusted_rand_score(a, b) for a, b in combinations(clusterings, 2)]
+    return float(np.mean(pairs)) if pairs else np.nan
+
+
+def types_with_own_cluster(clusters, types):
+    """The types that are the most frequent one of the cluster in which most of their images are."""
+    own = []
+    for name in np.unique(types):
+        home = np.bincount(clusters[types == name].astype(int)).argmax()
+        inside, counts = np.unique(types[clusters == home], return_counts=True)
+        if inside[counts.argmax()] == name:
+            own.append(str(name))
+    return own
+
+
+def best_lift(clusters, types):
+    """{type: its share in the cluster where that is largest, over its share in all images}."""
+    lifts = {}
+    for name in np.unique(types):
+        shares = [(types[clusters == k] == name).mean() for k in np.unique(clusters)]
+        lifts[str(name)] = float(max(shares) / (types == name).mean())
+    return lifts
+
+
+def gather_classical(folders, images):
+    """Rows of the classical measures, trained with each run's references and judged on its test."""
+    rows = {}
+    for folder in folders:
+        true, types, references = read_columns(folder, "quality", "type", "reference")
+        for name, row in classical(folder, images).items():
+            arm = rows.setdefault(name, {"runs": [], "stability": np.nan, "tested": []})
+            arm["runs"].append({"srcc": row["srcc"], "srcc_without_pristine": row["without_pristine"]["srcc"]})
+            arm["tested"].append((true, np.array(row["predicted"]), types != "pristine", references))
+    return rows
+
+
+def paired_difference(row, against, seed=0):
+    """{"mean", "interval"}: SRCC without pristine images less that of the other arm, seed by seed on the same images; a
+    95 % bootstrap interval over references and seeds."""
+    pairs = [paired_ranks(ours, theirs) for ours, theirs in zip(row["tested"], against["tested"])]
+    rng, differences = np.random.default_rng(seed), []
+    for _ in range(ROUNDS):
+        chosen = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
+        differences.append(np.mean([difference(*pair, rng) for pair in chosen]))
+    mean = np.mean([difference(*pair) for pair in pairs])
+    return {"mean": float(mean), "interval": [float(value) for value in np.percentile(differences, [2.5, 97.5])]}
+
+
+def paired_ranks(ours, theirs):
+    """(true, our predictions, theirs, [indices of each reference's images]), of the distorted images alone."""
+    (true, predicted, distorted, references), (same, other, _, _) = ours, theirs
+    assert np.array_equal(true, same), "two arms were tested on different images"
+    _, groups = np.unique(references[distorted], return_inverse=True)
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    return true[distorted], predicted[distorted], other[distorted], members
+
+
+def difference(true, ours, theirs, members, rng=None):
+    """Of the two SRCCs; with rng, on references drawn with replacement."""
+    if rng is not None:
+        drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        true, ours, theirs = true[drawn], ours[drawn], theirs[drawn]
+    return srcc(true, ours) - srcc(true, theirs)
+
+
+def refit_lines(arms, args):
+    """A row an arm: what its refits cost and kept. Where the cluster loss has no weight, refits change nothing in the
+    training: redrawn_type is the same run without refits."""
+    lines = ["| refits of | worst change of validation SRCC | mean change, less redrawn_type's in the same epochs | "
+             "least share of images kept, second half | least log-likelihood less a fresh fit's, nats an image |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for arm in arms:
+        folders = [folder_of(args, arm, seed) for seed in args.seeds]
+        changes = [changes_at_refits(folder) for folder in folders]
+        if not any(changes):
+            continue
+        extra = "–"
+        if "redrawn_type" in arms:
+            plain = [changes_at_refits(folder_of(args, "redrawn_type", seed)) for seed in args.seeds]
+            pairs = [
+                pair for ours, theirs in zip(changes, plain) if len(ours) == len(theirs) for pair in zip(ours, theirs)
+            ]
+            extra = f"{np.mean([ours - theirs for ours, theirs in pairs]):+.4f}" if pairs else "–"
+        kept, gaps = zip(*[kept_and_gap(folder, args.epochs) for folder in folders])
+        worst = f"{min(min(values) for values in changes if values):+.4f}"
+        least = "–" if np.isnan(kept).all() else f"{np.nanmin(kept):.3f}"
+        lines.append(f"| `{arm}` | {worst} | {extra} | {least} | {min(gaps):+.2f} |")
+    return lines
+
+
+def kept_and_gap(folder, epochs):
+    """(least share of images that kept their cluster at a refit in the second half of training, least log-likelihood of
+    a refit less that of a fresh fit)."""
+    log = read_log(folder)
+    kept = [line.get("kept", np.nan) for line in log if line["refit"] and line["epoch"] >= epochs / 2]
+    watched = [json.loads(line) for line in (folder / "refits.jsonl").read_text().splitlines()]
+    return min(kept, default=np.nan), min(line["log_likelihood"] - line["fresh_log_likelihood"] for line in watched)
+
+
+def write_results(rows, args):
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [*table(rows, args), "", *refit_lines([name for name in rows if name in ARMS], args)]
+    print("\n".join(["", *lines, ""]))
+    (folder / f"{args.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    numbers = {name: {key: value for key, value in row.items() if key != "tested"} for name, row in rows.items()}
+    write_json(folder / f"{args.name}.json", {"epochs": args.epochs, "seeds": args.seeds, "arms": numbers})
+    columns = {title: values_of(rows, name) for name, title in FIGURE_COLUMNS.items()}
+    plots.plot_arms(list(rows), columns, f"{args.epochs} epochs, seeds {args.seeds}").savefig(
+        folder / f"{args.name}.png", dpi=100
+    )
+    print("\n".join(str(folder / f"{args.name}.{suffix}") for suffix in ("md", "json", "png")))
+
+
+def values_of(rows, name):
+    """[the values of one column, a list for each row]."""
+    if name == "stability":
+        return [[row[name]] for row in rows.values()]
+    values = [[run.get(name, np.nan) for run in row["runs"]] for row in rows.values()]
+    return [[len(own) if isinstance(own, list) else own for own in of_arm] for of_arm in values]
+
+
+def table(rows, args):
+    """Lines of Markdown: mean ± std over seeds."""
+    lines = [f"| arm | what it is | {' | '.join(COLUMNS.values())} | without pristine, less {args.against} |"]
+    lines.append("|---" * (len(COLUMNS) + 3) + "|")
+    columns = {name: values_of(rows, name) for name in COLUMNS}
+    for i, (name, row) in enumerate(rows.items()):
+        what = ARMS[name].what if name in ARMS else OTHER_ROWS[name]
+        cells = [cell(columns[column][i], 1 if column in ("active", "own") else 3) for column in COLUMNS]
+        lines.append(f"| `{name}` | {what} | {' | '.join(cells)} | {difference_cell(row['difference'])} |")
+    return lines
+
+
+def cell(values, digits):
+    return "–" if np.isnan(values).all() else spread(values, digits)
+
+
+def difference_cell(difference):
+    if difference is None:
+        return ""
+    low, high = difference["interval"]
+    return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+if __name__ == "__main__":
+    run_script(main, parse_args)

@@ -1,0 +1,60 @@
+"""The optimizer: orthogonal steps for kernels, AdamW's for the rest."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from models.muon import RATE, Muon, orthogonalized
+
+
+@pytest.mark.parametrize("shape", ((64, 27), (64, 576), (128, 64)))
+def test_a_step_points_where_the_polar_factor_does(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    step = orthogonalized(matrix)
+    assert nn.functional.cosine_similarity(step.flatten(), (u @ v).flatten(), dim=0) > 0.97
+    values = torch.linalg.svdvals(step)
+    assert 0.5 < values.min() and values.max() < 1.3
+
+
+def small_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+
+
+def test_all_but_kernels_take_adamws_step():
+    model, images = small_model(), torch.randn(4, 3, 6, 6)
+    model(images)
+    twin = deepcopy(model)
+    kernel = model[0].weight.clone()
+    others = [p for p in twin.parameters() if p.ndim != 4]
+    for net, optimizer in (
+        (model, Muon(model, 1e-3, 0.1)),
+        (twin, torch.optim.AdamW(others, 1e-3, (0.9, 0.99), weight_decay=0.1)),
+    ):
+        net(images).square().mean().backward()
+        optimizer.step()
+    assert torch.equal(model[2].weight, twin[2].weight) and torch.equal(model[0].bias, twin[0].bias)
+    values = torch.linalg.svdvals((model[0].weight - (1 - RATE * 1e-4) * kernel).flatten(1))
+    assert (0.5 * RATE * 1e-3 < values).all() and (values < 1.3 * RATE * 1e-3).all()
+
+
+def test_a_saved_optimizer_goes_on_alike():
+    model, images = small_model(), torch.randn(4, 3, 6, 6)
+    model(images)
+    optimizer = Muon(model, 1e-3, 0.1)
+
+    def step(net, optimizer):
+        optimizer.zero_grad()
+        net(images).square().mean().backward()
+        optimizer.step()
+
+    step(model, optimizer)
+    twin = deepcopy(model)
+    other = Muon(twin, 1e-3, 0.1)
+    other.load_state_dict(deepcopy(optimizer.state_dict()))
+    for pair in ((model, optimizer), (twin, other)):
+        step(*pair)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))
