@@ -121,7 +121,7 @@ def folder_of(args, arm, seed):
 def train_all(tasks, args):
     """Train and test what is not there yet, several at a time, each in a process of its own."""
     todo = [task for task in tasks if not is_done(args, *task)]
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.jobs))  # of each process
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.jobs)))  # of each process
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
         running = {pool.submit(run_arm, args, *task): task for task in todo}
