@@ -14,16 +14,13 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from itertools import combinations
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from arms import ARMS, GROUPS
-from classical import classical
-from sklearn.metrics import adjusted_rand_score
-from tested import read_columns
+from judge import gather, gather_classical, gather_type_head, kept_and_gap, paired_difference
 from tqdm import tqdm
 from unknown import judge_unknown
 
@@ -32,20 +29,19 @@ import test_with_viz
 import train_with_distortions
 from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from errors import UserError
-from metrics import cluster_measures, srcc
-from models.checkpoint import without_nan, write_json
+from models.checkpoint import write_json
 from models.mixture import Mixture
-from run_folder import read_log
 from summarize_runs import changes_at_refits, read_metrics, spread
 
-ROUNDS = 300  # of the bootstrap
 QUICK_FLAGS = "--train_samples 16 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --refit_interval 1"
 COLUMNS = {
     "srcc": "SRCC",
     "srcc_without_pristine": "without pristine",
+    "weakest": "inside the weakest type",
     "nmi": "NMI",
     "active": "active clusters",
     "own": "types with their own cluster",
+    "least_lift": "least share in the best cluster / base rate",
     "stability": "ARI between seeds",
     "unknown": "AUROC of unknown types",
 }
@@ -178,21 +174,23 @@ def run_arm(args, arm, seed):
 
 
 def watched_refit(path):
-    """Mixture.refit, that also writes down how many images kept their cluster, and the mean log-likelihood beside that
-    of a fresh fit to the same embeddings."""
+    """Mixture.refit, that also writes down the share of images that kept their cluster, and the mean log-likelihood
+    beside that of a fresh fit to the same embeddings."""
     refit = Mixture.refit
 
     def refit_and_watch(mixture, embeddings, seed):
+        before = mixture.assign(embeddings) if mixture.fitted else None
         refit(mixture, embeddings, seed)
         fresh = Mixture("auto" if mixture.auto else len(mixture.weights), embeddings.shape[1])
         refit(fresh, embeddings, seed)
         points = torch.from_numpy(embeddings)
-        values = {"kept": mixture.kept.item()} | {
+        kept = None if before is None else float((before == mixture.assign(embeddings)).mean())
+        values = {"kept": kept} | {
             name: fitted.log_joint(points.to(fitted.means.device)).logsumexp(1).mean().item()
             for name, fitted in (("log_likelihood", mixture), ("fresh_log_likelihood", fresh))
         }
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(without_nan(values)) + "\n")
+            file.write(json.dumps(values) + "\n")
 
     return refit_and_watch
 
@@ -201,112 +199,6 @@ def in_short(tested):
     clusters = tested["clusters"]
     quality = f"SRCC {tested['srcc']:.3f}, {tested['without_pristine']['srcc']:.3f} without pristine"
     return f"{quality}; NMI {clusters['nmi']:.3f}, {clusters['active']} active clusters"
-
-
-def gather(folders):
-    """An arm's numbers: {"runs": a dict a seed, "stability": …, "tested": arrays for paired_difference}."""
-    runs, tested, clusterings = [], [], []
-    for folder in folders:
-        metrics = read_metrics(folder)
-        true, predicted, clusters = read_columns(folder, "quality", "predicted_quality", "cluster")
-        types, references = read_columns(folder, "type", "reference")
-        runs.append({
-            "srcc": metrics["srcc"],
-            "srcc_without_pristine": metrics["without_pristine"]["srcc"],
-            "by_type": {name: row["srcc"] for name, row in metrics["by_type"].items()},
-            **{name: metrics["clusters"][name] for name in ("nmi", "ari", "purity", "active", "effective")},
-            "own": types_with_own_cluster(clusters, types),
-            "lift": best_lift(clusters, types),
-            "unknown": mean_over_unknown(folder, "auroc"),
-        })  # fmt: skip
-        tested.append((true, predicted, types != "pristine", references))
-        clusterings.append(clusters)
-    return {"runs": runs, "stability": stability(clusterings), "tested": tested}
-
-
-def gather_type_head(folders):
-    """The type head's own choices, taken for a clustering."""
-    runs, clusterings = [], []
-    for folder in folders:
-        types, guesses = read_columns(folder, "type", "predicted_type")
-        names, clusters = np.unique(guesses, return_inverse=True)
-        measures = cluster_measures(clusters, np.unique(types, return_inverse=True)[1], len(names))
-        own = types_with_own_cluster(clusters, types)
-        runs.append({**measures, "own": own, "unknown": mean_over_unknown(folder, "auroc_of_type_head")})
-        clusterings.append(clusters)
-    return {"runs": runs, "stability": stability(clusterings), "tested": None}
-
-
-def mean_over_unknown(folder, measure):
-    values = [row[measure] for row in judge_unknown(folder).values()]
-    return float(np.mean(values)) if values else np.nan
-
-
-def stability(clusterings):
-    """Mean adjusted Rand index between the clusterings of the same images by two seeds; nan of one."""
-    pairs = [adjusted_rand_score(a, b) for a, b in combinations(clusterings, 2)]
-    return float(np.mean(pairs)) if pairs else np.nan
-
-
-def types_with_own_cluster(clusters, types):
-    """The types that are the most frequent one of the cluster in which most of their images are."""
-    own = []
-    for name in np.unique(types):
-        home = np.bincount(clusters[types == name].astype(int)).argmax()
-        inside, counts = np.unique(types[clusters == home], return_counts=True)
-        if inside[counts.argmax()] == name:
-            own.append(str(name))
-    return own
-
-
-def best_lift(clusters, types):
-    """{type: its share in the cluster where that is largest, over its share in all images}."""
-    lifts = {}
-    for name in np.unique(types):
-        shares = [(types[clusters == k] == name).mean() for k in np.unique(clusters)]
-        lifts[str(name)] = float(max(shares) / (types == name).mean())
-    return lifts
-
-
-def gather_classical(folders, images):
-    """Rows of the classical measures, trained with each run's references and judged on its test."""
-    rows = {}
-    for folder in folders:
-        true, types, references = read_columns(folder, "quality", "type", "reference")
-        for name, row in classical(folder, images).items():
-            arm = rows.setdefault(name, {"runs": [], "stability": np.nan, "tested": []})
-            arm["runs"].append({"srcc": row["srcc"], "srcc_without_pristine": row["without_pristine"]["srcc"]})
-            arm["tested"].append((true, np.array(row["predicted"]), types != "pristine", references))
-    return rows
-
-
-def paired_difference(row, against, seed=0):
-    """{"mean", "interval"}: SRCC without pristine images less that of the other arm, seed by seed on the same images; a
-    95 % bootstrap interval over references and seeds."""
-    pairs = [paired_ranks(ours, theirs) for ours, theirs in zip(row["tested"], against["tested"])]
-    rng, differences = np.random.default_rng(seed), []
-    for _ in range(ROUNDS):
-        chosen = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
-        differences.append(np.mean([difference(*pair, rng) for pair in chosen]))
-    mean = np.mean([difference(*pair) for pair in pairs])
-    return {"mean": float(mean), "interval": [float(value) for value in np.percentile(differences, [2.5, 97.5])]}
-
-
-def paired_ranks(ours, theirs):
-    """(true, our predictions, theirs, [indices of each reference's images]), of the distorted images alone."""
-    (true, predicted, distorted, references), (same, other, _, _) = ours, theirs
-    assert np.array_equal(true, same), "two arms were tested on different images"
-    _, groups = np.unique(references[distorted], return_inverse=True)
-    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
-    return true[distorted], predicted[distorted], other[distorted], members
-
-
-def difference(true, ours, theirs, members, rng=None):
-    """Of the two SRCCs; with rng, on references drawn with replacement."""
-    if rng is not None:
-        drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        true, ours, theirs = true[drawn], ours[drawn], theirs[drawn]
-    return srcc(true, ours) - srcc(true, theirs)
 
 
 def refit_lines(arms, args):
@@ -334,19 +226,11 @@ def refit_lines(arms, args):
     return lines
 
 
-def kept_and_gap(folder, epochs):
-    """(least share of images that kept their cluster at a refit in the second half of training, least log-likelihood of
-    a refit less that of a fresh fit)."""
-    log = read_log(folder)
-    kept = [line.get("kept", np.nan) for line in log if line["refit"] and line["epoch"] >= epochs / 2]
-    watched = [json.loads(line) for line in (folder / "refits.jsonl").read_text().splitlines()]
-    return min(kept, default=np.nan), min(line["log_likelihood"] - line["fresh_log_likelihood"] for line in watched)
-
-
 def write_results(rows, args):
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [*table(rows, args), "", *refit_lines([name for name in rows if name in ARMS], args)]
+    trained = [name for name in rows if name in ARMS]
+    lines = [*table(rows, args), "", *refit_lines(trained, args), "", *own_lines(rows, trained)]
     print("\n".join(["", *lines, ""]))
     (folder / f"{args.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     numbers = {name: {key: value for key, value in row.items() if key != "tested"} for name, row in rows.items()}
@@ -356,6 +240,17 @@ def write_results(rows, args):
         folder / f"{args.name}.png", dpi=100
     )
     print("\n".join(str(folder / f"{args.name}.{suffix}") for suffix in ("md", "json", "png")))
+
+
+def own_lines(rows, arms):
+    """A row an arm: in how many seeds each type had a cluster of its own."""
+    types = [*rows[arms[0]]["runs"][0]["by_type"], "pristine"]
+    lines = [f"| own cluster, of {len(rows[arms[0]]['runs'])} seeds | {' | '.join(types)} |"]
+    lines.append("|---" * (len(types) + 1) + "|")
+    for arm in arms:
+        counts = [sum(name in run["own"] for run in rows[arm]["runs"]) for name in types]
+        lines.append(f"| `{arm}` | {' | '.join(str(count) for count in counts)} |")
+    return lines
 
 
 def values_of(rows, name):
@@ -373,7 +268,7 @@ def table(rows, args):
     columns = {name: values_of(rows, name) for name in COLUMNS}
     for i, (name, row) in enumerate(rows.items()):
         what = ARMS[name].what if name in ARMS else OTHER_ROWS[name]
-        cells = [cell(columns[column][i], 1 if column in ("active", "own") else 3) for column in COLUMNS]
+        cells = [cell(columns[column][i], 1 if column in ("active", "own", "least_lift") else 3) for column in COLUMNS]
         lines.append(f"| `{name}` | {what} | {' | '.join(cells)} | {difference_cell(row['difference'])} |")
     return lines
 
