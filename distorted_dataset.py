@@ -30,6 +30,7 @@ from errors import UserError
 from plots import plot_distortion_examples, plot_pair
 
 __all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "Labels", "apply_distortion"]
+SEAM = (0.25, 0.75)  # of the width: where two references are joined
 PIXELS_AT_ONCE = 2**20  # images are distorted together up to this many pixels, to fill the device
 
 
@@ -54,6 +55,8 @@ class Labels:
     step_direction: torch.Tensor  # (N, S) int64: −1, +1, or 0 where a type has no direction
     key: torch.Tensor  # (N,) int64
     orientation: torch.Tensor  # (N,) int64, 0–7: how the reference is turned before anything else; 0 leaves it
+    neighbour: torch.Tensor  # (N,) int64: the reference whose left part replaces that of this one, before it is turned
+    seam: torch.Tensor  # (N,) float32: where that part ends, as a share of the width; 0 where nothing is replaced
     quality: torch.Tensor  # (N,) float32
     type: torch.Tensor  # (N,) int64; the number of types stands for pristine
     level: torch.Tensor  # (N,) float32
@@ -65,7 +68,8 @@ class DistortedImageDataset:
 
     Every draw is a hash of (seed, part, epoch, reference, variant). With redistort, `set_epoch` gives new types and
     levels; without, an epoch's draws are those of every other. With turn, each image starts from its reference in
-    one of the eight ways to turn and mirror a square: no better and no worse, and harder to learn by heart.
+    one of the eight ways to turn and mirror a square, and with join every second one has a part of another reference in
+    place of its own (after Yun et al., "CutMix", ICCV 2019): no better and no worse, and harder to learn by heart.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class DistortedImageDataset:
         compose=1,
         redistort=True,
         turn=False,
+        join=False,
     ):
         self.references = references
         self.types = tuple(types)
@@ -85,7 +90,7 @@ class DistortedImageDataset:
         self.variants = distortions_per_image
         self.compose = min(compose, len(self.types))
         self.redistort = redistort
-        self.turn = turn
+        self.turn, self.join = turn, join
         self._key = (seed, PARTS.index(part))
         self.set_epoch(0)
 
@@ -134,13 +139,18 @@ class DistortedImageDataset:
         """16 hexadecimal digits of the references and the present draws."""
         labels, digest = self.labels, hashlib.sha256(self.references.images.numpy().tobytes())
         digest.update(" ".join(self.types).encode())
-        for values in (labels.steps, labels.step_level, labels.step_direction, labels.key, labels.orientation):
+        drawn = labels.steps, labels.step_level, labels.step_direction, labels.key
+        for values in (*drawn, labels.orientation, labels.neighbour, labels.seam):
             digest.update(values.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _references(self, indices):
         """(B, 3, H, W) uint8: what these images start from."""
-        images, orientation = self.references.images[self.labels.reference[indices]], self.labels.orientation[indices]
+        labels, images = self.labels, self.references.images[self.labels.reference[indices]]
+        if self.join:
+            replaced = torch.arange(images.shape[3]) < labels.seam[indices, None] * images.shape[3]  # (B, W)
+            images = torch.where(replaced[:, None, None], self.references.images[labels.neighbour[indices]], images)
+        orientation = labels.orientation[indices]
         for bit, turned in ((1, lambda x: x.flip(3)), (2, lambda x: x.flip(2)), (4, lambda x: x.transpose(2, 3))):
             images = torch.where((orientation & bit > 0)[:, None, None, None], turned(images), images)
         return images
@@ -163,9 +173,12 @@ class DistortedImageDataset:
         kind = torch.where(kind < 0, len(self.types), kind)
         quality = 100 * (single / 100).prod(1)
         orientation = (draw.bits(1)[:, 0] & 7) * self.turn
+        neighbour = (draw.uniforms(1)[:, 0] * count).long().clamp(max=count - 1)
+        seam = draw.uniforms(1, *SEAM)[:, 0] * ((draw.bits(1)[:, 0] < 0) & self.join)
         return Labels(
-            reference, variant, steps, level, direction, key, orientation, quality, kind, level_of, direction_of
-        )
+            reference, variant, steps, level, direction, key, orientation, neighbour, seam,
+            quality, kind, level_of, direction_of
+        )  # fmt: skip
 
     def _draw_steps(self, epoch, draw, variant):
         """(N, S) types. The first step is dealt; a random number of further ones differ from it and each other."""

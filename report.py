@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 TITLES = {
     "srcc": "SRCC",
     "plcc": "PLCC",
@@ -35,10 +37,12 @@ def table(metrics):
     )
     lines += ["", f"{counts};  with the true types: {agreement}"]
     lines += [f"  cluster {k}: {name}" for k, name in enumerate(clusters["names"])]
-    return lines + ["", _unknown(metrics["unknown"])]
+    return lines + ["", _unknown(metrics.get("unknown"))]
 
 
 def _unknown(unknown):
+    if unknown is None:
+        return "tested before unknown distortions were flagged: test it again"
     if unknown["log_likelihood_below"] is None or math.isnan(unknown["log_likelihood_below"]):
         return "unknown distortions are not flagged: the run has not been trained to its end"
     threshold, flagged = unknown["log_likelihood_below"], 100 * unknown["flagged"]
@@ -59,3 +63,10 @@ def _with_interval(row, name):
 
 def _number(value, digits=3):
     return "–" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def spread(values, digits=3):
+    """'mean ± sample standard deviation'; of one value, the value."""
+    values = np.array([np.nan if value is None else value for value in values], float)
+    deviation = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{deviation}"

@@ -1,10 +1,11 @@
-"""A run's folder while it trains: what may be replaced, when, and the log."""
+"""A run's folder: what may be replaced, when, its log, and what was measured of it."""
 
 import json
 import shutil
+from pathlib import Path
 
 from errors import UserError
-from models.checkpoint import without_nan, write_atomically, write_json
+from models.checkpoint import with_nan, without_nan, write_atomically, write_json
 
 # config.json is the first to be removed and written: without it the rest is no run that could be resumed.
 RUN_FILES = ("config.json", "log.jsonl", "last.pt", "best.pt")
@@ -58,3 +59,19 @@ def trim_log(folder, epochs):
         raise UserError(f"{path} has {len(lines)} lines for {epochs} epochs, so the run cannot go on; start a new one")
     if len(lines) > epochs:
         write_atomically(path, lambda file: file.writelines(lines[:epochs]))
+
+
+def read_metrics(folder):
+    """What test_with_viz.py measured of a run, nan where it could not be computed."""
+    folder = Path(folder)
+    path = folder / "visualizations" / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; run: python test_with_viz.py --experiment {folder}")
+    return with_nan(json.loads(path.read_text()))
+
+
+def changes_at_refits(folder):
+    """The changes of validation SRCC from the epoch before a refit to the epoch after it."""
+    log = read_log(Path(folder))
+    pairs = [(before["srcc"], after["srcc"]) for before, after in zip(log, log[1:]) if after["refit"]]
+    return [after - before for before, after in pairs if before is not None and after is not None]

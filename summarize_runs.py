@@ -4,15 +4,11 @@ python summarize_runs.py experiments/full_seed0 experiments/full_seed1 experimen
 """
 
 import argparse
-import json
-from pathlib import Path
-
-import numpy as np
 
 from command_line import HelpFormatter, run_script
 from errors import UserError
-from report import TITLES
-from run_folder import read_log
+from report import TITLES, spread
+from run_folder import changes_at_refits, read_metrics
 
 CLUSTER_TITLES = {
     "active": "active clusters",
@@ -52,27 +48,6 @@ def main(args):
     changes = [change for folder in args.experiments for change in changes_at_refits(folder)]
     if changes:
         print(f"| worst change of validation SRCC over a refit epoch | {min(changes):+.3f} |")
-
-
-def read_metrics(folder):
-    path = Path(folder) / "visualizations" / "metrics.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; run: python test_with_viz.py --experiment {folder}")
-    return json.loads(path.read_text())
-
-
-def changes_at_refits(folder):
-    """The changes of validation SRCC from the epoch before a refit to the epoch after it."""
-    log = read_log(Path(folder))
-    pairs = [(before["srcc"], after["srcc"]) for before, after in zip(log, log[1:]) if after["refit"]]
-    return [after - before for before, after in pairs if before is not None and after is not None]
-
-
-def spread(values, digits=3):
-    """'mean ± sample standard deviation'; of one value, the value."""
-    values = np.array([np.nan if value is None else value for value in values], float)
-    deviation = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{deviation}"
 
 
 if __name__ == "__main__":

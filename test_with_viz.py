@@ -154,7 +154,7 @@ def by_type(true, predicted, types, names):
 def write_predictions(path, dataset, predictions):
     """A row an image."""
     labels, guesses = dataset.labels, predictions.type_probabilities
-    header = ("image", "reference", "steps", "type", "direction", "level", "quality", "predicted_quality", "cluster",
+    header = ("image", "reference", "photograph", "steps", "type", "direction", "level", "quality", "predicted_quality", "cluster",
               "responsibility", "predicted_type", "type_probability", "log_likelihood", "unknown")  # fmt: skip
     with open(path.with_suffix(".tmp"), "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -163,12 +163,13 @@ def write_predictions(path, dataset, predictions):
             numbers = labels.level[i], labels.quality[i], predictions.qualities[i]
             level, true, predicted = (f"{value:.4f}" for value in numbers)
             cluster = predictions.clusters[i]
-            guess = (dataset.class_names[guesses[i].argmax()], f"{guesses[i].max():.4f}") if guesses.size else ("", "")
+            guess = (dataset.class_names[guesses[i].argmax()], f"{guesses[i].max():.9g}") if guesses.size else ("", "")
             table.writerow(
-                (i, dataset.references.names[labels.reference[i]], steps_in_words(dataset, i),
+                (i, dataset.references.names[labels.reference[i]],
+                 dataset.references.photographs[labels.reference[i]], steps_in_words(dataset, i),
                  dataset.class_names[labels.type[i]], labels.direction[i].item(), level, true, predicted, cluster,
                  f"{predictions.responsibilities[i, cluster]:.4f}", *guess,
-                 f"{predictions.log_likelihoods[i]:.4f}", int(predictions.unknown[i]))
+                 f"{predictions.log_likelihoods[i]:.9g}", int(predictions.unknown[i]))
             )  # fmt: skip
     path.with_suffix(".tmp").replace(path)
 

@@ -40,7 +40,7 @@ ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run
 WEIGHT_DECAY = 0.1
 WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
 AVERAGED_SHARE = 0.04  # of a run's steps: the span of the exponential mean of the weights that is validated and kept
-TURN = True  # references are turned and mirrored in training
+TURN, JOIN = True, True  # in training references are turned and mirrored, and parts of two are joined
 BATCH_NORM_IMAGES = 512  # settle the batch-norm statistics of the averaged weights
 
 
@@ -115,7 +115,8 @@ def resumed_args(parser, args, argv):
     resumed = parser.parse_args(argv, argparse.Namespace(**{k: v for k, v in saved.items() if k not in ANY_TIME}))
     for name in saved.keys() - set(ANY_TIME):
         typed, value = getattr(resumed, name), saved[name]
-        if (absolute(typed) if name == "references" else typed) not in (value, "auto"):
+        resolved = typed == "auto" and name in ("references", "stem")
+        if (absolute(typed) if name == "references" else typed) != value and not resolved:
             parser.error(
                 f"--resume: --{name} {typed} differs from the run's {value}; "
                 "leave it out, or start a new run under another --experiment_name"
@@ -137,7 +138,7 @@ def main(args):
         args.references, args.train_samples, args.val_samples, *where
     )
     how = (types, args.distortions_per_image)
-    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort, TURN)
+    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort, TURN, JOIN)
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
     if args.n_clusters != "auto" and len(train) < args.n_clusters:
         raise UserError(
@@ -278,6 +279,7 @@ def evaluate(model, mixture, dataset):
     scores = {"srcc": srcc(true, qualities), "plcc": plcc(true, qualities)}
     if mixture.fitted:
         measures = cluster_measures(mixture.assign(embeddings), dataset.labels.type.numpy(), len(mixture.weights))
+        scores |= {"clusters": len(mixture.weights)} if mixture.auto else {}
         scores |= {"active_clusters": measures["active"], "nmi": measures["nmi"]}
         if not mixture.kept.isnan():
             scores["kept"] = mixture.kept.item()

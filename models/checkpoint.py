@@ -39,6 +39,15 @@ def without_nan(value):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def with_nan(value):
+    """What was written with null for nan, as it was."""
+    if isinstance(value, dict):
+        return {key: with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_nan(item) for item in value]
+    return math.nan if value is None else value
+
+
 def save_checkpoint(path, state):
     """state: a dict of tensors and plain values."""
     write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))

@@ -89,7 +89,7 @@ class Mixture(nn.Module):
     def _choose(self, standardised, seed):
         """Of fresh fits with each number of components, the one with the lowest Bayesian information criterion."""
         choices = [k for k in AUTO_CLUSTERS if k <= len(standardised)]
-        models = [self._maximize(k, standardised, {}, seed) for k in choices]
+        models = [self._maximize(k, standardised, {"n_init": FRESH_STARTS}, seed) for k in choices]
         self.bic = {k: float(model.bic(standardised)) for k, model in zip(choices, models)}
         return models[choices.index(min(self.bic, key=self.bic.get))]
 
@@ -141,9 +141,5 @@ def match(before, after, k, new_k):
     below new_k. Components that match no old one take the numbers that are left."""
     overlap = np.zeros((k, new_k), np.int64)
     np.add.at(overlap, (before, after), 1)
-    old, new = linear_sum_assignment(overlap, maximize=True)
-    old, new = old[old < new_k], new[old < new_k]
-    order = np.full(new_k, -1)
-    order[old] = new
-    order[order < 0] = np.setdiff1d(np.arange(new_k), new)
-    return order
+    _, new = linear_sum_assignment(overlap[:new_k], maximize=True)  # an old one from new_k on cannot keep its number
+    return np.concatenate([new, np.setdiff1d(np.arange(new_k), new)])

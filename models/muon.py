@@ -46,7 +46,7 @@ class Muon(torch.optim.AdamW):
 
 def orthogonalized(matrix):
     """About the nearest matrix with orthonormal rows (or columns, if they are fewer): singular values between 0.5 and
-    1.2, but for vanishing ones. A Newton-Schulz iteration in bfloat16 on any device."""
+    1.3, but for vanishing ones. A Newton-Schulz iteration in bfloat16 on any device."""
     a, b, c = QUINTIC
     x = matrix.bfloat16()
     wide = x if x.shape[0] <= x.shape[1] else x.T
