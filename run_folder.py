@@ -71,7 +71,6 @@ def read_metrics(folder):
 
 
 def changes_at_refits(folder):
-    """The changes of validation SRCC from the epoch before a refit to the epoch after it."""
-    log = read_log(Path(folder))
-    pairs = [(before["srcc"], after["srcc"]) for before, after in zip(log, log[1:]) if after["refit"]]
-    return [after - before for before, after in pairs if before is not None and after is not None]
+    """{epoch of a refit: the change of validation SRCC from the epoch before it}."""
+    log = with_nan(read_log(Path(folder)))
+    return {after["epoch"]: after["srcc"] - before["srcc"] for before, after in zip(log, log[1:]) if after["refit"]}

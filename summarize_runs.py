@@ -45,7 +45,7 @@ def main(args):
     for name, title in CLUSTER_TITLES.items():
         digits = 1 if name in ("active", "effective") else 3
         print(f"| {title} | {spread([run['clusters'][name] for run in runs], digits)} |")
-    changes = [change for folder in args.experiments for change in changes_at_refits(folder)]
+    changes = [change for folder in args.experiments for change in changes_at_refits(folder).values()]
     if changes:
         print(f"| worst change of validation SRCC over a refit epoch | {min(changes):+.3f} |")
 

@@ -76,20 +76,22 @@ def held_out_dataset(args, run):
     unknown = [name for name in config["types"] if name not in DISTORTIONS]
     if unknown:
         raise UserError(f"{args.experiment} was trained on {unknown[0]!r}, which distortions.py does not have")
-    source = args.references or config["references"]
-    source, warning = resolve_source(source, args.data_root or config["data_root"])
+    args.data_root = args.data_root or config["data_root"]
+    args.references, warning = resolve_source(args.references or config["references"], args.data_root)
     if warning:
         print(f"warning: {warning}")
-    seed = config["data_seed"] if args.seed is None else args.seed
-    where = config["image_size"], args.data_root or config["data_root"], config["data_seed"], seed
-    references, dropped = load_test_references(source, args.test_samples, *where, exclude=run.reference_digests)
+    args.seed = config["data_seed"] if args.seed is None else args.seed
+    where = config["image_size"], args.data_root, config["data_seed"], args.seed
+    references, dropped = load_test_references(
+        args.references, args.test_samples, *where, exclude=run.reference_digests
+    )
     if dropped:
         print(f"{dropped} images left out: the run was trained or validated on them")
     if len(references) < args.test_samples:
         print(
             f"{len(references)} test references, all that {references.source} has (--test_samples {args.test_samples})"
         )
-    how = tuple(config["types"]), config["distortions_per_image"], seed, "test", config["compose"]
+    how = tuple(config["types"]), config["distortions_per_image"], args.seed, "test", config["compose"]
     return DistortedImageDataset(references, *how, redistort=False)
 
 
@@ -127,6 +129,7 @@ def measure(args, run, dataset, predictions):
         "test_references": len(dataset.references),
         "photographs": len(np.unique(photographs)),
         "digest": dataset.digest(),
+        "test": {name: getattr(args, name) for name in ("references", "data_root", "seed")},
         "images": len(dataset),
         **quality(np.ones(len(true), bool)),
         "without_pristine": {"images": int(distorted.sum()), **quality(distorted)},
@@ -154,8 +157,9 @@ def by_type(true, predicted, types, names):
 def write_predictions(path, dataset, predictions):
     """A row an image."""
     labels, guesses = dataset.labels, predictions.type_probabilities
-    header = ("image", "reference", "photograph", "steps", "type", "direction", "level", "quality", "predicted_quality", "cluster",
-              "responsibility", "predicted_type", "type_probability", "log_likelihood", "unknown")  # fmt: skip
+    header = ("image", "reference", "photograph", "steps", "type", "direction", "level", "quality",
+              "predicted_quality", "cluster", "responsibility", "predicted_type",
+              "type_probability", "log_likelihood", "unknown")  # fmt: skip
     with open(path.with_suffix(".tmp"), "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(header)

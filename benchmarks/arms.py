@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from cluster_losses import CLUSTER_LOSSES
-from old_approach import OldDataset
+from old_labels import OldDataset
+from sklearn.mixture import GaussianMixture
 
 from distortions import DISTORTION_TYPES
-from models.mixture import Mixture
+from models.mixture import MAX_ITERATIONS, REG_COVAR, Mixture
 
 
 @dataclass(frozen=True)
@@ -18,18 +20,27 @@ class Arm:
     patches: dict = field(default_factory=dict)  # {"module.name": what takes its place}
 
 
+_refit = Mixture.refit
+
+
 def refit_from_nothing(mixture, embeddings, seed):
     """A fresh fit each time, with components in whatever order it finds them."""
     mixture.fitted.fill_(False)
-    _refit(mixture, embeddings, seed + mixture.refits)
-    mixture.refits += 1
+    _refit(mixture, embeddings, seed + int(np.abs(embeddings).sum()) % 1000)  # another seed at each refit
 
 
-_refit, Mixture.refits = Mixture.refit, 0
+def diagonal_fit(mixture, k, standardised, start, seed):
+    """Mixture._maximize with diagonal covariances, in the shape of full ones."""
+    if "precisions_init" in start:
+        start = start | {"precisions_init": np.diagonal(start["precisions_init"], axis1=1, axis2=2)}
+    limits = {"reg_covar": REG_COVAR, "max_iter": MAX_ITERATIONS}
+    model = GaussianMixture(k, covariance_type="diag", random_state=seed, **limits, **start).fit(standardised)
+    model.precisions_cholesky_ = model.precisions_cholesky_[:, :, None] * np.eye(standardised.shape[1])
+    return model
 
 
 def adamw(model, lr, weight_decay):
-    """The optimizer that Muon replaces, at the weight decay that suits it."""
+    """AdamW for all weights, at the weight decay that suits it."""
     return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=3 * weight_decay)
 
 
@@ -38,7 +49,7 @@ def squared_loss(predicted, quality):
 
 
 NO_CLUSTERS, NO_TYPES = "--cluster_loss_weight 0", "--type_loss_weight 0"
-OWED = {
+MAIN = {
     "fixed_plain": Arm("plain regressor, the same distorted images every epoch",
                        f"--no-redistort {NO_CLUSTERS} {NO_TYPES}"),
     "redrawn_plain": Arm("plain regressor", f"{NO_CLUSTERS} {NO_TYPES}"),
@@ -51,9 +62,10 @@ OWED = {
 CLUSTERING = {
     "refit_half": Arm("refits twice as often", "--refit_interval {half}"),
     "refit_double": Arm("refits half as often", "--refit_interval {double}"),
-    "refit_never": Arm("one fit, after training", "--refit_interval 1000000"),
+    "refit_never": Arm("one fit, after training, so no cluster loss", "--refit_interval 1000000"),
     **{f"cluster_weight_{w}": Arm(f"cluster loss weight {w}", f"--cluster_loss_weight {w}") for w in (0.1, 1, 2)},
     **{f"embedding_{d}": Arm(f"embedding of {d} dimensions", f"--embedding_dim {d}") for d in (16, 64)},
+    "diagonal": Arm("diagonal covariances", patches={"models.mixture.Mixture._maximize": diagonal_fit}),
     "clusters_12": Arm("12 clusters", "--n_clusters 12"),
     "clusters_auto": Arm("the number of clusters by BIC", "--n_clusters auto"),
 }
@@ -63,13 +75,14 @@ LOSSES = {
 }
 PARTS = {
     "no_turning": Arm("references not turned", patches={"train_with_distortions.TURN": False}),
+    "no_joining": Arm("references not joined", patches={"train_with_distortions.JOIN": False}),
     "no_average": Arm("the weights themselves, not their running mean",
                       patches={"train_with_distortions.AVERAGED_SHARE": 0}),
     "no_cosines": Arm("random filters in the stem",
                       patches={"models.quality_net.start_from_cosines": lambda weight: None}),
     "adamw": Arm("AdamW for all weights", patches={"train_with_distortions.Muon": adamw}),
     "squared_loss": Arm("squared quality loss", patches={"train_with_distortions.quality_loss": squared_loss}),
-    "float32": Arm("float32 arithmetic", "--no-amp"),
+    "float32": Arm("a network in float32", "--no-amp"),
     "lr_half": Arm("half the learning rate", "--lr 5e-4"),
     "lr_double": Arm("twice the learning rate", "--lr 2e-3"),
     "type_weight_0.03": Arm("type loss weight 0.03", "--type_loss_weight 0.03"),
@@ -86,6 +99,6 @@ HISTORY = {
                         f"{NO_CLUSTERS} {NO_TYPES}",
                         {"train_with_distortions.DistortedImageDataset": OldDataset})
 }  # fmt: skip
-GROUPS = {"owed": OWED, "clustering": CLUSTERING, "losses": LOSSES, "parts": PARTS, "without": WITHOUT,
+GROUPS = {"main": MAIN, "clustering": CLUSTERING, "losses": LOSSES, "parts": PARTS, "without": WITHOUT,
           "history": HISTORY}  # fmt: skip
 ARMS = {name: arm for group in GROUPS.values() for name, arm in group.items()}

@@ -2,26 +2,32 @@
 type and level it, or a person, cannot tell from pristine.
 
     python benchmarks/ceiling.py experiments/resnet18_distorted
-    python benchmarks/ceiling.py experiments/recipe_both_seed0 experiments/recipe_ceiling_seed0
+    python benchmarks/ceiling.py experiments/recipe_both_seed0 experiments/ceiling_both_seed0
 
-The runs must have been tested on the same images. The last one's confusions and cells are shown.
+The last one's confusions and cells are shown.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
+
 
 import numpy as np
 import torch
-from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.color import deltaE_cie76, rgb2lab
 from tested import held_out_dataset, read_columns
 from tqdm import tqdm
 
 from command_line import HelpFormatter, run_script
+from errors import UserError
 from metrics import srcc
 from models import load_run
-from summarize_runs import read_metrics
+from run_folder import read_metrics
 
 LEVELS = np.linspace(0.2, 1.0, 5)  # borders of the cells
-NOTICEABLE = 2.3  # CIEDE2000-like units: one just noticeable difference (Mahy et al., "Evaluation of uniform color
+NOTICEABLE = 2.3  # CIELAB units: one just noticeable difference (Mahy et al., "Evaluation of uniform color
 # spaces developed after the adoption of CIELAB and CIELUV", Color Research and Application 1994)
 
 
@@ -35,6 +41,10 @@ def main(args):
     for folder in args.experiments:
         print("\n".join([f"{folder}:", *if_known(folder), ""]))
     folder = args.experiments[-1]
+    if not load_run(folder).config["type_loss_weight"]:
+        raise UserError(
+            f"{folder} has no type head, so no confusions between types: it was trained without a type loss"
+        )
     print("\n".join([*confusions(folder), "", *cells(folder)]))
 
 
@@ -79,12 +89,14 @@ def cells(folder):
 
 
 def cell(guesses, differences):
+    if len(guesses) == 0:
+        return "–"
     mark = " *" if differences.mean() < NOTICEABLE else ""
     return f"{100 * (guesses == 'pristine').mean():.0f} ({differences.mean():.1f}{mark})"
 
 
 def color_differences(folder):
-    """(N,) mean CIEDE2000 difference of each test image from its reference."""
+    """(N,) mean CIELAB difference of each test image from its reference."""
     tested = read_metrics(folder)
     dataset = held_out_dataset(load_run(folder, tested["checkpoint"], "cpu"), tested)
     values = np.empty(len(dataset))
@@ -92,7 +104,7 @@ def color_differences(folder):
         for images, indices in dataset.batches(torch.arange(len(dataset)), 256):
             references = dataset.references.images[dataset.labels.reference[indices]]
             labs = (rgb2lab(part.permute(0, 2, 3, 1).numpy()) for part in (images, references))
-            values[indices] = deltaE_ciede2000(*labs).mean((1, 2))
+            values[indices] = deltaE_cie76(*labs).mean((1, 2))
             bar.update(len(indices))
     return values
 

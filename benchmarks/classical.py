@@ -1,6 +1,4 @@
-"""Classical blind quality measures on the very images of a tested run, its references and its labels:
-
-    python benchmarks/classical.py --experiment experiments/resnet18_distorted
+"""Classical blind quality measures on the very references, images and labels of a tested run:
 
 - brisque_svr: the 36 natural-scene statistics of BRISQUE (Mittal, Moorthy and Bovik, "No-reference image quality
   assessment in the spatial domain", IEEE TIP 2012), and on them a support-vector regressor trained on redrawn images of
@@ -10,7 +8,7 @@
   of patches). It never sees a quality: the floor.
 """
 
-import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,36 +22,25 @@ from sklearn.svm import SVR
 from tested import held_out_dataset
 from tqdm import tqdm
 
-from command_line import HelpFormatter, run_script, whole
 from distorted_dataset import DistortedImageDataset
+from errors import UserError
 from metrics import srcc
 from models import load_run
 from models.checkpoint import write_json
 from references import load_training_references
-from summarize_runs import read_metrics
+from run_folder import read_metrics
 
 SVR_GRID = [{"C": C, "gamma": gamma} for C in (10, 50, 200, 1000) for gamma in (0.003, 0.01, 0.03)]
 GRID_IMAGES = 6000  # of training, to choose from the grid
 
 
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--experiment", required=True, help="folder of a tested run")
-    parser.add_argument("--images", type=whole(100), default=30000, help="redrawn images to train the regressor on")
-    return parser.parse_args(argv)
-
-
-def main(args):
-    rows = classical(args.experiment, args.images)
-    print("| | SRCC | SRCC without pristine |\n|---|---|---|")
-    for name, row in rows.items():
-        print(f"| {name} | {row['srcc']:.3f} | {row['without_pristine']['srcc']:.3f} |")
-
-
 def classical(folder, images):
     """{"brisque_svr": measures, "niqe_like": measures}; "predicted" (N,) among them, in the order of the run's test.
     Kept in the run's visualizations/classical.json."""
-    tested = read_metrics(folder)
+    tested, path = read_metrics(folder), Path(folder) / "visualizations" / "classical.json"
+    about = {"digest": tested["digest"], "images": images}
+    if path.is_file() and json.loads(path.read_text())["about"] == about:
+        return json.loads(path.read_text())["rows"]
     run = load_run(folder, tested["checkpoint"])
     config = run.config
     counts, where = (config["train_samples"], config["val_samples"]), (config["image_size"], config["data_root"])
@@ -69,7 +56,7 @@ def classical(folder, images):
         "niqe_like": -(LedoitWolf().fit(x[pristine]).mahalanobis(x_test) ** 0.5),
     }
     rows = {name: judge(predicted, test) for name, predicted in predictions.items()}
-    write_json(Path(folder) / "visualizations" / "classical.json", rows)
+    write_json(path, {"about": about, "rows": rows})
     return rows
 
 
@@ -89,6 +76,8 @@ def statistics_of(dataset):
 def brisque_features(images):
     """(B, 36) natural-scene statistics of images (B, 3, H, W) uint8: 18 at full size, 18 at half size."""
     luma, features = rgb2yiq(images.double())[:, :1].round(), []
+    if (luma.flatten(1).std(1) == 0).any():
+        raise UserError("an image of one colour has no natural-scene statistics; leave it out of the references")
     for _ in range(2):
         features.append(_natural_scene_statistics(luma))
         luma = imresize(luma, sizes=(luma.shape[2] // 2, luma.shape[3] // 2))
@@ -117,7 +106,3 @@ def judge(predicted, dataset):
         "without_pristine": {"srcc": srcc(true[distorted], predicted[distorted])},
         "predicted": predicted.tolist(),
     }
-
-
-if __name__ == "__main__":
-    run_script(main, parse_args)

@@ -1,7 +1,9 @@
 """Cluster losses that were tried and are not the default: the arms cluster_… of recipe.py. Each takes what
-models.losses.cluster_loss takes."""
+models.losses.cluster_loss takes; those that are cross-entropies have its strength."""
 
 import torch.nn.functional as F
+
+from models.losses import PULL
 
 
 def standardised(mixture, embeddings):
@@ -13,23 +15,29 @@ def tempered(mixture, embeddings):
     return (mixture.log_joint(embeddings) / embeddings.shape[1]).log_softmax(1)
 
 
-def center_pull(mixture, embeddings, types=None):
+def untempered_pull(mixture, embeddings):
+    """Cross-entropy to the most probable component, of the mixture's own posteriors and at full strength."""
+    log_posteriors = mixture.log_joint(embeddings).log_softmax(1)
+    return F.nll_loss(log_posteriors, log_posteriors.detach().argmax(1)).float()
+
+
+def center_pull(mixture, embeddings):
     """Huber's distance to the mean of the most probable component (Wen et al., "A discriminative feature learning
     approach for deep face recognition", ECCV 2016)."""
     means = mixture.means.float()[mixture.log_joint(embeddings.detach()).argmax(1)]
     return F.smooth_l1_loss(standardised(mixture, embeddings), means)
 
 
-def sharpened_pull(mixture, embeddings, types=None):
+def sharpened_pull(mixture, embeddings):
     """KL divergence to squared posteriors, each component's divided by its sum over the batch (Xie, Girshick and
     Farhadi, "Unsupervised deep embedding for clustering analysis", ICML 2016)."""
     log_posteriors = tempered(mixture, embeddings)
     posteriors = log_posteriors.detach().exp()
     target = posteriors.square() / posteriors.sum(0)
-    return F.kl_div(log_posteriors, target / target.sum(1, keepdim=True), reduction="batchmean").float()
+    return PULL * F.kl_div(log_posteriors, target / target.sum(1, keepdim=True), reduction="batchmean").float()
 
 
-def balanced_pull(mixture, embeddings, types=None):
+def balanced_pull(mixture, embeddings):
     """Cross-entropy to the assignment in which components have the shares that the fit gave them (Caron et al.,
     "Unsupervised learning of visual features by contrasting cluster assignments", NeurIPS 2020)."""
     log_posteriors = tempered(mixture, embeddings)
@@ -37,10 +45,11 @@ def balanced_pull(mixture, embeddings, types=None):
     for _ in range(5):
         target = target / target.sum(0).clamp(min=1e-12) * shares
         target = target / target.sum(1, keepdim=True)
-    return -(target * log_posteriors).sum(1).mean().float()
+    return -PULL * (target * log_posteriors).sum(1).mean().float()
 
 
 CLUSTER_LOSSES = {
+    "untempered": ("untempered posteriors, ten times the strength", untempered_pull),
     "center": ("to the component's mean", center_pull),
     "sharpened": ("to sharpened posteriors", sharpened_pull),
     "balanced": ("to balanced assignments", balanced_pull),

@@ -2,41 +2,61 @@
 
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import torch
 from classical import classical
-from sklearn.metrics import adjusted_rand_score
-from tested import read_columns
-from unknown import judge_unknown
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
+from tested import held_out_dataset, read_columns
 
-from metrics import cluster_measures, srcc
-from run_folder import read_log
-from summarize_runs import read_metrics
+from distorted_dataset import DistortedImageDataset
+from distortions import DISTORTION_TYPES, DISTORTIONS
+from errors import UserError
+from metrics import ACTIVE_SHARE, cluster_measures, srcc
+from models import load_run
+from models.checkpoint import with_nan, write_json
+from run_folder import read_metrics
 
 ROUNDS = 300  # of the bootstrap
 
 
 def gather(folders):
-    """An arm's numbers: {"runs": a dict a seed, "stability": …, "tested": arrays for paired_difference}."""
-    runs, tested, clusterings = [], [], []
+    """An arm's numbers: {"digest" of its test, "runs": a dict a seed, "stability": see there, "tested": a dict of
+    arrays a seed, for paired_difference}."""
+    runs, tested = [], []
     for folder in folders:
-        metrics = read_metrics(folder)
-        true, predicted, clusters = read_columns(folder, "quality", "predicted_quality", "cluster")
-        types, references = read_columns(folder, "type", "reference")
+        metrics, table = read_metrics(folder), read_test(folder)
+        inside = {name: row["srcc"] for name, row in metrics["by_type"].items()}
+        lifts = best_lifts(table["clusters"], table["types"])
         runs.append({
             "srcc": metrics["srcc"],
             "srcc_without_pristine": metrics["without_pristine"]["srcc"],
-            "by_type": {name: row["srcc"] for name, row in metrics["by_type"].items()},
-            "weakest": min(row["srcc"] for row in metrics["by_type"].values()),
+            "by_type": inside,
+            "weakest": min(inside.values(), default=np.nan),
             **{name: metrics["clusters"][name] for name in ("nmi", "ari", "purity", "active", "effective")},
-            "own": types_with_own_cluster(clusters, types),
-            "lift": best_lift(clusters, types),
-            "least_lift": min(best_lift(clusters, types).values()),
+            "own": types_with_own_cluster(table["clusters"], table["types"]),
+            "lifts": lifts,
+            "least_lift": min(lifts.values()),
             "unknown": mean_over_unknown(folder, "auroc"),
         })  # fmt: skip
-        tested.append((true, predicted, types != "pristine", references))
-        clusterings.append(clusters)
-    return {"runs": runs, "stability": stability(clusterings), "tested": tested}
+        tested.append(table)
+    clusterings = [table["clusters"] for table in tested]
+    return {"digest": same_digest(folders), "runs": runs, "stability": stability(clusterings), "tested": tested}
+
+
+def read_test(folder):
+    names = ("quality", "predicted_quality", "cluster", "type", "photograph")
+    true, predicted, clusters, types, photographs = read_columns(folder, *names)
+    return {"true": true, "predicted": predicted, "clusters": clusters.astype(int), "types": types,
+            "photographs": photographs}  # fmt: skip
+
+
+def same_digest(folders):
+    digests = {read_metrics(folder)["digest"] for folder in folders}
+    if len(digests) > 1:
+        raise UserError(f"{folders[0].name} and the runs of its other seeds were tested on different images")
+    return digests.pop()
 
 
 def gather_type_head(folders):
@@ -46,15 +66,22 @@ def gather_type_head(folders):
         types, guesses = read_columns(folder, "type", "predicted_type")
         names, clusters = np.unique(guesses, return_inverse=True)
         measures = cluster_measures(clusters, np.unique(types, return_inverse=True)[1], len(names))
-        own = types_with_own_cluster(clusters, types)
-        runs.append({**measures, "own": own, "unknown": mean_over_unknown(folder, "auroc_of_type_head")})
+        own, lifts = types_with_own_cluster(clusters, types), best_lifts(clusters, types)
+        unknown = mean_over_unknown(folder, "auroc_of_type_head")
+        runs.append({**measures, "own": own, "least_lift": min(lifts.values()), "unknown": unknown})
         clusterings.append(clusters)
-    return {"runs": runs, "stability": stability(clusterings), "tested": None}
+    return {"digest": None, "runs": runs, "stability": stability(clusterings)}
 
 
-def mean_over_unknown(folder, measure):
-    values = [row[measure] for row in judge_unknown(folder).values()]
-    return float(np.mean(values)) if values else np.nan
+def gather_classical(folders, images):
+    """Rows of the classical measures, trained with each run's references and judged on its test."""
+    rows, digest = {}, same_digest(folders)
+    for folder in folders:
+        for name, row in classical(folder, images).items():
+            arm = rows.setdefault(name, {"digest": digest, "runs": [], "stability": np.nan, "tested": []})
+            arm["runs"].append({"srcc": row["srcc"], "srcc_without_pristine": row["without_pristine"]["srcc"]})
+            arm["tested"].append(read_test(folder) | {"predicted": np.array(row["predicted"])})
+    return rows
 
 
 def stability(clusterings):
@@ -67,67 +94,99 @@ def types_with_own_cluster(clusters, types):
     """The types that are the most frequent one of the cluster in which most of their images are."""
     own = []
     for name in np.unique(types):
-        home = np.bincount(clusters[types == name].astype(int)).argmax()
+        home = np.bincount(clusters[types == name]).argmax()
         inside, counts = np.unique(types[clusters == home], return_counts=True)
         if inside[counts.argmax()] == name:
             own.append(str(name))
     return own
 
 
-def best_lift(clusters, types):
-    """{type: its share in the cluster where that is largest, over its share in all images}."""
-    lifts = {}
-    for name in np.unique(types):
-        shares = [(types[clusters == k] == name).mean() for k in np.unique(clusters)]
-        lifts[str(name)] = float(max(shares) / (types == name).mean())
-    return lifts
-
-
-def gather_classical(folders, images):
-    """Rows of the classical measures, trained with each run's references and judged on its test."""
-    rows = {}
-    for folder in folders:
-        true, types, references = read_columns(folder, "quality", "type", "reference")
-        for name, row in classical(folder, images).items():
-            arm = rows.setdefault(name, {"runs": [], "stability": np.nan, "tested": []})
-            arm["runs"].append({"srcc": row["srcc"], "srcc_without_pristine": row["without_pristine"]["srcc"]})
-            arm["tested"].append((true, np.array(row["predicted"]), types != "pristine", references))
-    return rows
-
-
-def paired_difference(row, against, seed=0):
-    """{"mean", "interval"}: SRCC without pristine images less that of the other arm, seed by seed on the same images; a
-    95 % bootstrap interval over references and seeds."""
-    pairs = [paired_ranks(ours, theirs) for ours, theirs in zip(row["tested"], against["tested"])]
-    rng, differences = np.random.default_rng(seed), []
-    for _ in range(ROUNDS):
-        chosen = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
-        differences.append(np.mean([difference(*pair, rng) for pair in chosen]))
-    mean = np.mean([difference(*pair) for pair in pairs])
-    return {"mean": float(mean), "interval": [float(value) for value in np.percentile(differences, [2.5, 97.5])]}
-
-
-def paired_ranks(ours, theirs):
-    """(true, our predictions, theirs, [indices of each reference's images]), of the distorted images alone."""
-    (true, predicted, distorted, references), (same, other, _, _) = ours, theirs
-    assert np.array_equal(true, same), "two arms were tested on different images"
-    _, groups = np.unique(references[distorted], return_inverse=True)
-    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
-    return true[distorted], predicted[distorted], other[distorted], members
-
-
-def difference(true, ours, theirs, members, rng=None):
-    """Of the two SRCCs; with rng, on references drawn with replacement."""
-    if rng is not None:
-        drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        true, ours, theirs = true[drawn], ours[drawn], theirs[drawn]
-    return srcc(true, ours) - srcc(true, theirs)
+def best_lifts(clusters, types):
+    """{type: its share in the active cluster where that is largest, over its share in all images}."""
+    active = [k for k in np.unique(clusters) if (clusters == k).mean() >= ACTIVE_SHARE]
+    return {
+        str(name): float(max((types[clusters == k] == name).mean() for k in active) / (types == name).mean())
+        for name in np.unique(types)
+    }
 
 
 def kept_and_gap(folder, epochs):
     """(least share of images that kept their cluster at a refit in the second half of training, least log-likelihood of
-    a refit less that of a fresh fit, nats an image)."""
-    watched = [json.loads(line) for line in (folder / "refits.jsonl").read_text().splitlines()]
-    refits = [line["epoch"] for line in read_log(folder) if line["refit"]]
-    late = [line["kept"] for epoch, line in zip(refits, watched) if epoch >= epochs / 2 and line["kept"] is not None]
-    return min(late, default=np.nan), min(line["log_likelihood"] - line["fresh_log_likelihood"] for line in watched)
+    a refit less that of a fresh fit, nats an image); nan where there is none."""
+    path = folder / "refits.jsonl"
+    lines = [with_nan(json.loads(line)) for line in path.read_text().splitlines()] if path.is_file() else []
+    refits = {line["epoch"]: line for line in lines if line["epoch"] < epochs}  # the last of each: a resumed run's
+    late = [line["kept"] for epoch, line in refits.items() if epoch >= epochs / 2]
+    gaps = [line["log_likelihood"] - line["fresh_log_likelihood"] for line in refits.values()]
+    return min(late, default=np.nan), min(gaps, default=np.nan)
+
+
+def paired_difference(row, against, seed=0):
+    """{"mean", "interval"}: SRCC without pristine images less that of the other arm, seed by seed on the same images; a
+    95 % bootstrap interval over photographs and seeds (nan for one photograph)."""
+    pairs = [distorted_pair(ours, theirs) for ours, theirs in zip(row["tested"], against["tested"])]
+    photographs = row["tested"][0]["photographs"][row["tested"][0]["types"] != "pristine"]
+    members = [np.flatnonzero(photographs == photograph) for photograph in np.unique(photographs)]
+    mean = float(np.mean([difference(*pair) for pair in pairs]))
+    if len(members) < 2:
+        return {"mean": mean, "interval": [np.nan, np.nan]}
+    rng, differences = np.random.default_rng(seed), []
+    for _ in range(ROUNDS):  # the seeds share their test images, so they share what is drawn
+        drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        chosen = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
+        differences.append(np.mean([difference(*(values[drawn] for values in pair)) for pair in chosen]))
+    return {"mean": mean, "interval": [float(value) for value in np.percentile(differences, [2.5, 97.5])]}
+
+
+def distorted_pair(ours, theirs):
+    """(true, our predictions, theirs) of the distorted images."""
+    distorted = ours["types"] != "pristine"
+    return ours["true"][distorted], ours["predicted"][distorted], theirs["predicted"][distorted]
+
+
+def difference(true, ours, theirs):
+    return srcc(true, ours) - srcc(true, theirs)
+
+
+def mean_over_unknown(folder, measure):
+    """Over the registered distortions beside the default eight, which no arm is trained on."""
+    values = [row[measure] for name, row in judge_unknown(folder).items() if name not in DISTORTION_TYPES]
+    return float(np.mean(values)) if values else np.nan
+
+
+def judge_unknown(folder):
+    """{name: measures} for every registered distortion that the run was not trained on: the references of the run's
+    test, each distorted once, against all images of that test. Kept in the run's visualizations/unknown.json."""
+    tested, figures = read_metrics(folder), Path(folder) / "visualizations"
+    path = figures / "unknown.json"
+    if path.is_file() and path.stat().st_mtime > (figures / "metrics.json").stat().st_mtime:
+        return with_nan(json.loads(path.read_text()))
+    run = load_run(folder, tested["checkpoint"])
+    known = dict(zip(("likelihoods", "confidences"), read_columns(folder, "log_likelihood", "type_probability")))
+    references = held_out_dataset(run, tested).references
+    names = [name for name in DISTORTIONS if name not in run.config["types"]]
+    found = {name: judge_one(name, run, references, known, tested["test"]["seed"]) for name in names}
+    write_json(path, found)
+    return found
+
+
+def judge_one(name, run, references, known, seed):
+    """{"auroc" of the log-likelihood, "auroc_of_type_head", "flagged": share below the threshold, "srcc" inside}. The
+    type head's flag is its largest probability (Hendrycks and Gimpel, "A baseline for detecting misclassified and
+    out-of-distribution examples in neural networks", ICLR 2017)."""
+    dataset = DistortedImageDataset(references, (name,), 1, seed, "test", redistort=False)
+    distorted = torch.nonzero(dataset.labels.type == 0)[:, 0]
+    answers = run.predict(dataset.images(distorted))
+    confidences = answers.type_probabilities.max(1) if answers.type_probabilities.size else None
+    return {
+        "auroc": auroc(known["likelihoods"], answers.log_likelihoods),
+        "auroc_of_type_head": np.nan if confidences is None else auroc(known["confidences"], confidences),
+        "flagged": float(answers.unknown.mean()),
+        "srcc": srcc(dataset.labels.quality[distorted].double().numpy(), answers.qualities),
+    }
+
+
+def auroc(known, unknown):
+    """The chance that an unknown value is below a known one."""
+    values = np.concatenate([known, unknown]).astype(np.float32)
+    return float(roc_auc_score(np.arange(len(values)) >= len(known), -values))

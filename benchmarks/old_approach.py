@@ -2,21 +2,24 @@
 
     python benchmarks/old_approach.py --old experiments/recipe_old_approach_seed0 --ours experiments/recipe_both_seed0
 
-Both networks are judged on both test sets: the distorted images with their qualities, and the pristine ones with the
-old labels. (The arm old_approach of recipe.py trains the old one.)
+Both networks are judged on both test sets: the pristine images with the old labels, and the distorted ones with their
+qualities. (The arm old_approach of recipe.py trains the old one.)
 """
 
 import argparse
-from dataclasses import replace
+import sys
+from pathlib import Path
 
-import torch
-from tested import held_out_dataset, held_out_references
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
+
+
+from old_labels import old_quality
+from tested import held_out_dataset
 
 from command_line import HelpFormatter, run_script
-from distorted_dataset import DistortedImageDataset
 from metrics import srcc
 from models import load_run
-from summarize_runs import read_metrics
+from run_folder import read_metrics
 
 
 def parse_args(argv=None):
@@ -29,40 +32,15 @@ def parse_args(argv=None):
 def main(args):
     print("| SRCC with | old labels, pristine images | our labels, distorted images |\n|---|---|---|")
     for title, folder in (("the old approach", args.old), ("ours", args.ours)):
-        old, ours = judge(folder)
-        print(f"| {title} | {old:.3f} | {ours:.3f} |")
+        tested = read_metrics(folder)
+        print(f"| {title} | {on_old_labels(folder, tested):.3f} | {tested['without_pristine']['srcc']:.3f} |")
 
 
-def judge(folder):
-    """(SRCC on the pristine test images with the old labels, SRCC on the distorted ones with ours) of a tested run."""
-    tested = read_metrics(folder)
+def on_old_labels(folder, tested):
+    """SRCC of a run's predictions for its pristine test images with the old labels."""
     run = load_run(folder, tested["checkpoint"])
-    pristine, distorted = held_out_references(run, tested).images, held_out_dataset(run, tested)
-    on_old = srcc(old_quality(pristine).double().numpy(), run.predict(pristine).qualities)
-    images = distorted.images(torch.arange(len(distorted)))
-    return on_old, srcc(distorted.labels.quality.double().numpy(), run.predict(images).qualities)
-
-
-def old_quality(images):
-    """(B,) in 0–100 from images (B, 3, H, W) uint8: the mean of closeness to middle grey, standard deviation, and
-    strength of the Laplacian, each on its own scale of 0–1."""
-    grey = images.float().mean(1) / 255
-    brightness = 1 - 2 * (grey.mean((1, 2)) - 0.5).abs()
-    contrast = (grey.std((1, 2)) / 0.25).clamp(max=1)
-    laplacian = (
-        grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] + grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] - 4 * grey[:, 1:-1, 1:-1]
-    )
-    sharpness = (laplacian.std((1, 2)) / 0.25).clamp(max=1)
-    return 100 * torch.stack([brightness, contrast, sharpness]).mean(0)
-
-
-class OldDataset(DistortedImageDataset):
-    """As many images of each reference, all pristine (turned in training), with the old labels."""
-
-    def _draw_labels(self, epoch):
-        labels = super()._draw_labels(epoch)
-        pristine, old = torch.full_like(labels.type, len(self.types)), old_quality(self.references.images)
-        return replace(labels, steps=torch.full_like(labels.steps, -1), type=pristine, quality=old[labels.reference])
+    pristine = held_out_dataset(run, tested).references.images
+    return srcc(old_quality(pristine).double().numpy(), run.predict(pristine).qualities)
 
 
 if __name__ == "__main__":

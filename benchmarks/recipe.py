@@ -1,7 +1,8 @@
 """What each part of the recipe is worth: named arms, trained over seeds on the same images and judged on the same test.
 
-    python benchmarks/recipe.py --references path/to/images --arms owed --seeds 0 1 2 --jobs 2
-    python benchmarks/recipe.py --references path/to/images --arms both refit_5 refit_20 --seeds 0 1 --epochs 15
+    python benchmarks/recipe.py --references path/to/images --arms main --seeds 0 1 2 --jobs 2
+    python benchmarks/recipe.py --references path/to/images --arms both parts --seeds 0 1 --epochs 15 --name short
+    python benchmarks/recipe.py --references path/to/images --arms both --flags="--train_samples 4000" --name ceiling
     python benchmarks/recipe.py --quick
 
 --list shows the arms. A run lands in experiments/<name>_<arm>_seed<seed>; the same command again goes on where it
@@ -12,17 +13,20 @@ import argparse
 import json
 import multiprocessing
 import os
+import shlex
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
+
 import numpy as np
 import torch
 from arms import ARMS, GROUPS
-from judge import gather, gather_classical, gather_type_head, kept_and_gap, paired_difference
+from judge import gather, gather_classical, gather_type_head, judge_unknown, kept_and_gap, paired_difference
 from tqdm import tqdm
-from unknown import judge_unknown
 
 import plots
 import test_with_viz
@@ -31,8 +35,11 @@ from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from errors import UserError
 from models.checkpoint import write_json
 from models.mixture import Mixture
-from summarize_runs import changes_at_refits, read_metrics, spread
+from references import resolve_source
+from report import spread
+from run_folder import changes_at_refits, read_log, read_metrics
 
+QUICK_ARMS, QUICK_SEEDS, QUICK_EPOCHS, QUICK_TEST = ["redrawn_plain", "both"], [0, 1], 2, 24
 QUICK_FLAGS = "--train_samples 16 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --refit_interval 1"
 COLUMNS = {
     "srcc": "SRCC",
@@ -60,33 +67,32 @@ OTHER_ROWS = {
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--arms", nargs="+", default=["owed"], help=f"names of arms, or of groups: {', '.join(GROUPS)}")
+    add("--arms", nargs="+", default=["main"], help=f"names of arms, or of groups: {', '.join(GROUPS)}")
     add("--seeds", nargs="+", type=whole(0, MAX_SEED), default=[0, 1, 2], help="each arm is trained with each of them")
     add("--epochs", type=whole(1), default=50, help="of every arm; the refit interval shrinks in proportion")
     add("--references", default="auto", help="as for train_with_distortions.py")
+    add("--data_root", default="data", help="as for train_with_distortions.py")
     add("--image_size", type=whole(8), default=32, help="as for train_with_distortions.py")
-    add("--flags", default="", help="further flags of train_with_distortions.py for every arm")
+    add("--flags", default="", help='further flags of train_with_distortions.py for every arm: --flags="--no-amp"')
     add("--test_samples", type=whole(2), default=1017, help="held-out references, at most")
-    add("--against", default="both", help="the arm that the others are compared with")
+    add("--against", default="both", help="the arm that the others are compared with, if it is among them")
     add("--classical", type=whole(0), default=0, metavar="IMAGES",
         help="add rows for BRISQUE's features with a regressor trained on so many redrawn images, and for a distance "
         "from pristine images")  # fmt: skip
     add("--jobs", type=whole(1), default=1, help="runs at the same time, which share the processor's cores")
     add("--name", default="recipe", help="begins the names of runs and files")
     add("--output", default="benchmarks/results", help="folder of the table, numbers and figure")
-    add(
-        "--quick",
-        action="store_true",
-        help="two arms, two seeds, two epochs of a tiny size: shows that everything works",
-    )
+    add("--quick", action="store_true",
+        help="two arms, two seeds, two epochs of a tiny size, named 'quick': shows that everything works")  # fmt: skip
     add("--list", action="store_true", help="show the arms and stop")
     args = parser.parse_args(argv)
-    unknown = [name for name in args.arms if name not in {**ARMS, **GROUPS}]
+    unknown = [name for name in [*args.arms, args.against] if name not in {**ARMS, **GROUPS}]
     if unknown:
-        parser.error(f"--arms {unknown[0]!r} is no arm or group of arms; --list shows them")
+        parser.error(f"{unknown[0]!r} is no arm or group of arms; --list shows them")
     if args.quick:
-        args.arms, args.seeds, args.epochs, args.references = ["redrawn_plain", "both"], [0, 1], 2, "photos"
-        args.flags, args.test_samples = QUICK_FLAGS, 8
+        args.arms, args.seeds, args.epochs, args.test_samples = QUICK_ARMS, QUICK_SEEDS, QUICK_EPOCHS, QUICK_TEST
+        args.name, args.references, args.flags = "quick", "photos", f"{QUICK_FLAGS} {args.flags}"
+    args.seeds = list(dict.fromkeys(args.seeds))
     return args
 
 
@@ -95,19 +101,25 @@ def main(args):
         print("\n".join(f"{name:28}{arm.what}" for name, arm in ARMS.items()))
         print("\n".join(f"group {name}: {', '.join(arms)}" for name, arms in GROUPS.items()))
         return
+    args.references, warning = resolve_source(args.references, args.data_root)
+    if warning:
+        print(f"warning: {warning}")
     arms = list(dict.fromkeys(arm for name in args.arms for arm in GROUPS.get(name, [name])))
     train_all([(arm, seed) for seed in args.seeds for arm in arms], args)
-    rows = {arm: gather([folder_of(args, arm, seed) for seed in args.seeds]) for arm in arms}
+    rows = {arm: gather(folders_of(args, arm)) for arm in arms}
     if "redrawn_type" in rows:
-        folders = [folder_of(args, "redrawn_type", seed) for seed in args.seeds]
-        rows["type_head"] = gather_type_head(folders)
-    if args.classical:
-        rows |= gather_classical([folder_of(args, arms[-1], seed) for seed in args.seeds], args.classical)
+        rows["type_head"] = gather_type_head(folders_of(args, "redrawn_type"))
     against = rows.get(args.against)
-    for name, row in rows.items():
-        compared = against and row is not against and row["tested"]
+    if args.classical:
+        rows |= gather_classical(folders_of(args, args.against if against else arms[0]), args.classical)
+    for row in rows.values():
+        compared = against and row is not against and row["digest"] == against["digest"]
         row["difference"] = paired_difference(row, against) if compared else None
     write_results(rows, args)
+
+
+def folders_of(args, arm):
+    return [folder_of(args, arm, seed) for seed in args.seeds]
 
 
 def folder_of(args, arm, seed):
@@ -124,7 +136,10 @@ def train_all(tasks, args):
         with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc="runs", unit="run") as bar:
             for done in as_completed(running):
                 arm, seed = running[done]
-                done.result()
+                if done.exception() is not None:
+                    pool.shutdown(cancel_futures=True)
+                    log = folder_of(args, arm, seed) / "recipe.log"
+                    raise UserError(f"{arm}, seed {seed}: {done.exception()}; see {log}") from done.exception()
                 bar.write(f"{arm}, seed {seed}: {in_short(read_metrics(folder_of(args, arm, seed)))}")
                 bar.update()
 
@@ -132,26 +147,30 @@ def train_all(tasks, args):
 def is_done(args, arm, seed):
     """Whether this run was trained, tested and judged, with the same flags. Raises UserError if with others."""
     folder = folder_of(args, arm, seed)
-    if not (folder / "arm.json").is_file():
+    wanted = described(args, arm, seed)
+    if not ((folder / "config.json").is_file() and (folder / "arm.json").is_file()):
         return False
-    if json.loads((folder / "arm.json").read_text()) != described(args, arm, seed):
-        raise UserError(f"{folder} was trained with other flags or another recipe; give another --name, or remove it")
+    if json.loads((folder / "arm.json").read_text()) != wanted:
+        raise UserError(f"{folder} was trained or tested with other flags; give another --name, or remove it")
     return (folder / "visualizations" / "unknown.json").is_file()
 
 
 def described(args, arm, seed):
-    """What a run of an arm is, as plain JSON."""
+    """What a run of an arm is, as plain JSON: everything that decides its numbers, but for the code."""
+    flags = vars(train_with_distortions.parse_args(training_flags(args, arm, seed)))
+    flags = {name: value for name, value in flags.items() if name not in ("folder", *train_with_distortions.ANY_TIME)}
     patches = {target: getattr(value, "__name__", value) for target, value in ARMS[arm].patches.items()}
-    return {"flags": training_flags(args, arm, seed), "patches": patches}
+    return {"flags": flags, "patches": patches, "test_samples": args.test_samples}
 
 
 def training_flags(args, arm, seed):
     """The command line of one run. Flags of the arm come last: they win."""
     interval = max(1, round(10 * args.epochs / 50))
-    shared = f"--experiment_name {folder_of(args, arm, seed).name} --seed {seed} --epochs {args.epochs} "
-    shared += f"--image_size {args.image_size} --refit_interval {interval} {args.flags} "
+    shared = {"experiment_name": folder_of(args, arm, seed).name, "references": args.references, "seed": seed,
+              "data_root": args.data_root, "image_size": args.image_size, "epochs": args.epochs,
+              "refit_interval": interval}  # fmt: skip
     own = ARMS[arm].flags.format(half=max(1, interval // 2), double=2 * interval)
-    return ["--references", args.references, *shared.split(), *own.split()]
+    return [*(f"--{name}={value}" for name, value in shared.items()), *shlex.split(args.flags), *shlex.split(own)]
 
 
 def run_arm(args, arm, seed):
@@ -163,19 +182,19 @@ def run_arm(args, arm, seed):
         log = stack.enter_context(open(folder / "recipe.log", "a", encoding="utf-8"))
         stack.enter_context(redirect_stdout(log))
         stack.enter_context(redirect_stderr(log))
+        write_json(folder / "arm.json", described(args, arm, seed))
         for target, value in ARMS[arm].patches.items():
             stack.enter_context(patch(target, value))
-        stack.enter_context(patch.object(Mixture, "refit", watched_refit(folder / "refits.jsonl")))
-        write_json(folder / "arm.json", described(args, arm, seed))
+        stack.enter_context(patch.object(Mixture, "refit", watched_refit(folder)))
         train_with_distortions.main(train_with_distortions.parse_args(flags + ["--resume"] * begun))
         test = ["--experiment", str(folder), "--test_samples", str(args.test_samples), "--skip_tsne"]
         test_with_viz.main(test_with_viz.parse_args(test))
         judge_unknown(folder)
 
 
-def watched_refit(path):
+def watched_refit(folder):
     """Mixture.refit, that also writes down the share of images that kept their cluster, and the mean log-likelihood
-    beside that of a fresh fit to the same embeddings."""
+    beside that of a fresh fit to the same embeddings: a line of refits.jsonl."""
     refit = Mixture.refit
 
     def refit_and_watch(mixture, embeddings, seed):
@@ -185,11 +204,11 @@ def watched_refit(path):
         refit(fresh, embeddings, seed)
         points = torch.from_numpy(embeddings)
         kept = None if before is None else float((before == mixture.assign(embeddings)).mean())
-        values = {"kept": kept} | {
+        values = {"epoch": len(read_log(folder)), "kept": kept} | {
             name: fitted.log_joint(points.to(fitted.means.device)).logsumexp(1).mean().item()
             for name, fitted in (("log_likelihood", mixture), ("fresh_log_likelihood", fresh))
         }
-        with open(path, "a", encoding="utf-8") as file:
+        with open(folder / "refits.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     return refit_and_watch
@@ -201,64 +220,24 @@ def in_short(tested):
     return f"{quality}; NMI {clusters['nmi']:.3f}, {clusters['active']} active clusters"
 
 
-def refit_lines(arms, args):
-    """A row an arm: what its refits cost and kept. Where the cluster loss has no weight, refits change nothing in the
-    training: redrawn_type is the same run without refits."""
-    lines = ["| refits of | worst change of validation SRCC | mean change, less redrawn_type's in the same epochs | "
-             "least share of images kept, second half | least log-likelihood less a fresh fit's, nats an image |",
-             "|---|---|---|---|---|"]  # fmt: skip
-    for arm in arms:
-        folders = [folder_of(args, arm, seed) for seed in args.seeds]
-        changes = [changes_at_refits(folder) for folder in folders]
-        if not any(changes):
-            continue
-        extra = "–"
-        if "redrawn_type" in arms:
-            plain = [changes_at_refits(folder_of(args, "redrawn_type", seed)) for seed in args.seeds]
-            pairs = [
-                pair for ours, theirs in zip(changes, plain) if len(ours) == len(theirs) for pair in zip(ours, theirs)
-            ]
-            extra = f"{np.mean([ours - theirs for ours, theirs in pairs]):+.4f}" if pairs else "–"
-        kept, gaps = zip(*[kept_and_gap(folder, args.epochs) for folder in folders])
-        worst = f"{min(min(values) for values in changes if values):+.4f}"
-        least = "–" if np.isnan(kept).all() else f"{np.nanmin(kept):.3f}"
-        lines.append(f"| `{arm}` | {worst} | {extra} | {least} | {min(gaps):+.2f} |")
-    return lines
-
-
 def write_results(rows, args):
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     trained = [name for name in rows if name in ARMS]
+    tested = read_metrics(folder_of(args, trained[0], args.seeds[0]))
+    about = {"references": tested["references"], "test_references": tested["test_references"], "epochs": args.epochs,
+             "seeds": args.seeds, "image_size": args.image_size, "flags": args.flags}  # fmt: skip
     lines = [*table(rows, args), "", *refit_lines(trained, args), "", *own_lines(rows, trained)]
     print("\n".join(["", *lines, ""]))
-    (folder / f"{args.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files = {suffix: folder / f"{args.name}.{suffix}" for suffix in ("md", "json", "png")}
+    files["md"].write_text("\n".join(lines) + "\n", encoding="utf-8")
     numbers = {name: {key: value for key, value in row.items() if key != "tested"} for name, row in rows.items()}
-    write_json(folder / f"{args.name}.json", {"epochs": args.epochs, "seeds": args.seeds, "arms": numbers})
+    write_json(files["json"], {**about, "arms": numbers})
     columns = {title: values_of(rows, name) for name, title in FIGURE_COLUMNS.items()}
-    plots.plot_arms(list(rows), columns, f"{args.epochs} epochs, seeds {args.seeds}").savefig(
-        folder / f"{args.name}.png", dpi=100
-    )
-    print("\n".join(str(folder / f"{args.name}.{suffix}") for suffix in ("md", "json", "png")))
-
-
-def own_lines(rows, arms):
-    """A row an arm: in how many seeds each type had a cluster of its own."""
-    types = [*rows[arms[0]]["runs"][0]["by_type"], "pristine"]
-    lines = [f"| own cluster, of {len(rows[arms[0]]['runs'])} seeds | {' | '.join(types)} |"]
-    lines.append("|---" * (len(types) + 1) + "|")
-    for arm in arms:
-        counts = [sum(name in run["own"] for run in rows[arm]["runs"]) for name in types]
-        lines.append(f"| `{arm}` | {' | '.join(str(count) for count in counts)} |")
-    return lines
-
-
-def values_of(rows, name):
-    """[the values of one column, a list for each row]."""
-    if name == "stability":
-        return [[row[name]] for row in rows.values()]
-    values = [[run.get(name, np.nan) for run in row["runs"]] for row in rows.values()]
-    return [[len(own) if isinstance(own, list) else own for own in of_arm] for of_arm in values]
+    seeds = ", ".join(map(str, args.seeds))
+    subtitle = f"{args.epochs} epochs, seeds {seeds}, {tested['images']} held-out images from {tested['references']}"
+    plots.plot_arms(list(rows), columns, subtitle).savefig(files["png"], dpi=100)
+    print("\n".join(map(str, files.values())))
 
 
 def table(rows, args):
@@ -273,6 +252,14 @@ def table(rows, args):
     return lines
 
 
+def values_of(rows, name):
+    """[the values of one column, a list for each row]."""
+    if name == "stability":
+        return [[row[name]] for row in rows.values()]
+    values = [[run.get(name, np.nan) for run in row["runs"]] for row in rows.values()]
+    return [[len(own) if isinstance(own, list) else own for own in of_arm] for of_arm in values]
+
+
 def cell(values, digits):
     return "–" if np.isnan(values).all() else spread(values, digits)
 
@@ -282,6 +269,39 @@ def difference_cell(difference):
         return ""
     low, high = difference["interval"]
     return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def refit_lines(arms, args):
+    """A row an arm: what its refits cost and kept. Where the cluster loss has no weight, refits change nothing in the
+    training: redrawn_type is the same run without refits."""
+    lines = ["| refits of | worst change of validation SRCC | mean change, less redrawn_type's in the same epochs | "
+             "least share of images kept, second half | least log-likelihood less a fresh fit's, nats an image |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for arm in arms:
+        changes = [changes_at_refits(folder) for folder in folders_of(args, arm)]
+        if not any(changes):
+            continue
+        plain = [changes_at_refits(folder) for folder in folders_of(args, "redrawn_type") if folder.is_dir()]
+        pairs = [
+            (ours[epoch], theirs[epoch]) for ours, theirs in zip(changes, plain) for epoch in ours if epoch in theirs
+        ]
+        kept, gaps = zip(*[kept_and_gap(folder, args.epochs) for folder in folders_of(args, arm)])
+        worst = min(change for of_run in changes for change in of_run.values())
+        extra = f"{np.mean([ours - theirs for ours, theirs in pairs]):+.4f}" if pairs else "–"
+        least = "–" if np.isnan(kept).all() else f"{np.nanmin(kept):.3f}"
+        lines.append(f"| `{arm}` | {worst:+.4f} | {extra} | {least} | {np.nanmin(gaps):+.2f} |")
+    return lines
+
+
+def own_lines(rows, arms):
+    """A row an arm: in how many seeds each type had a cluster of its own."""
+    types = list(dict.fromkeys(name for arm in arms for run in rows[arm]["runs"] for name in run["lifts"]))
+    lines = [f"| own cluster, of {len(rows[arms[0]]['runs'])} seeds | {' | '.join(types)} |"]
+    lines.append("|---" * (len(types) + 1) + "|")
+    for arm in arms:
+        counts = [sum(name in run["own"] for run in rows[arm]["runs"]) for name in types]
+        lines.append(f"| `{arm}` | {' | '.join(str(count) for count in counts)} |")
+    return lines
 
 
 if __name__ == "__main__":

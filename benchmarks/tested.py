@@ -1,30 +1,25 @@
 """Tested runs, as the benchmarks read them: their held-out images and what was predicted for each."""
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
-
 from distorted_dataset import DistortedImageDataset
+from errors import UserError
 from references import load_test_references
 
 
-def held_out_references(run, tested):
-    """The references of a models.run.Run's own test; tested is what its metrics.json holds."""
-    config, seed = run.config, run.config["data_seed"]
-    where = config["image_size"], config["data_root"], seed, seed
-    count, exclude = tested["test_references"], run.reference_digests
-    return load_test_references(config["references"], count, *where, exclude=exclude)[0]
-
-
 def held_out_dataset(run, tested):
-    """The images of a run's own test."""
-    how = tuple(run.config["types"]), run.config["distortions_per_image"], run.config["data_seed"], "test"
-    dataset = DistortedImageDataset(held_out_references(run, tested), *how, run.config["compose"], redistort=False)
-    assert dataset.digest() == tested["digest"], "the test's images have changed since"
+    """The images that a models.run.Run was tested on; tested is what its metrics.json holds."""
+    config, test = run.config, tested["test"]
+    where = config["image_size"], test["data_root"], config["data_seed"], test["seed"]
+    count, exclude = tested["test_references"], run.reference_digests
+    references, _ = load_test_references(test["references"], count, *where, exclude=exclude)
+    how = tuple(config["types"]), config["distortions_per_image"], test["seed"], "test", config["compose"]
+    dataset = DistortedImageDataset(references, *how, redistort=False)
+    if dataset.digest() != tested["digest"]:
+        raise UserError(f"the test images of {tested['run']} have changed since its test; test it again")
     return dataset
 
 

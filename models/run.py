@@ -36,7 +36,7 @@ class Predictions(NamedTuple):
     log_likelihoods: np.ndarray  # (N,) of the standardised embedding under the mixture
     type_probabilities: np.ndarray  # (N, T + 1) of the type head, pristine last; (N, 0) without that head
     unknown: np.ndarray  # (N,) bool: less likely than 95 % of validation's images, so perhaps of an unknown distortion
-    # (False for all from a run that was interrupted; an image of several tiles is judged by their mean, and flagged less)
+    # (False for all from a run that was interrupted; an image of several tiles is judged by their mean, so less often)
 
 
 class Run:

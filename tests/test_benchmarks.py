@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.mixture import GaussianMixture
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from arms import ARMS, GROUPS  # noqa: E402
+from arms import ARMS, GROUPS, diagonal_fit  # noqa: E402
 from classical import brisque_features  # noqa: E402
 from cluster_losses import CLUSTER_LOSSES, tempered  # noqa: E402
-from judge import best_lift, difference, paired_difference, types_with_own_cluster  # noqa: E402
-from old_approach import old_quality  # noqa: E402
+from judge import best_lifts, paired_difference, types_with_own_cluster  # noqa: E402
+from old_labels import OldDataset, old_quality  # noqa: E402
 
-from models.mixture import Mixture  # noqa: E402
+from models.mixture import REG_COVAR, Mixture  # noqa: E402
 
 
 def benchmark(command, folder, status=0):
@@ -39,46 +40,68 @@ def quick(tmp_path_factory):
 
 
 def test_quick_trains_each_arm_with_each_seed_and_compares_them(quick):
-    numbers = json.loads((quick / "results" / "recipe.json").read_text())
+    numbers = json.loads((quick / "results" / "quick.json").read_text())
+    assert numbers["seeds"] == [0, 1] and numbers["test_references"] == 24
     assert list(numbers["arms"]) == ["redrawn_plain", "both", "brisque_svr", "niqe_like"]
     plain, both = numbers["arms"]["redrawn_plain"], numbers["arms"]["both"]
     gained = [a["srcc_without_pristine"] - b["srcc_without_pristine"] for a, b in zip(plain["runs"], both["runs"])]
     assert len(gained) == 2 and both["difference"] is None
     assert plain["difference"]["mean"] == pytest.approx(np.mean(gained))
-    low, high = plain["difference"]["interval"]
-    assert low <= plain["difference"]["mean"] <= high
-    table = (quick / "results" / "recipe.md").read_text().splitlines()
-    assert len(table) == 14 and {line.count("|") for line in table[:6]} == {13}
-    assert (quick / "results" / "recipe.png").stat().st_size > 10_000
+    table = (quick / "results" / "quick.md").read_text().splitlines()
+    assert [line.split("|")[1].strip(" `") for line in table[2:6]] == list(numbers["arms"])
+    assert len({line.count("|") for line in table[:6]}) == 1
+    assert (quick / "results" / "quick.png").stat().st_size > 10_000
 
 
-def test_the_same_command_again_trains_nothing(quick):
-    before = {path: path.stat().st_mtime for path in quick.glob("experiments/*/last.pt")}
+def test_refits_are_watched(quick):
+    lines = (quick / "experiments/quick_both_seed0/refits.jsonl").read_text().splitlines()
+    refits = [json.loads(line) for line in lines]
+    assert [line["epoch"] for line in refits] == [1, 2, 2]  # in training, then those of best.pt and last.pt
+    assert refits[0]["kept"] is None and refits[0]["log_likelihood"] == refits[0]["fresh_log_likelihood"]
+    assert all(0 <= line["kept"] <= 1 for line in refits[1:])
+
+
+def test_the_same_command_again_trains_and_tests_nothing(quick):
+    def times():
+        return {path: path.stat().st_mtime for path in quick.glob("experiments/*/visualizations/metrics.json")}
+
+    before = times()
     benchmark("recipe.py --quick --output results", quick)
-    assert len(before) == 4 and before == {path: path.stat().st_mtime for path in quick.glob("experiments/*/last.pt")}
+    assert len(before) == 4 and before == times()
 
 
 def test_runs_of_other_flags_are_not_taken_for_these(quick):
-    _, problem = benchmark("recipe.py --quick --flags --backbone=resnet34 --output results", quick, status=1)
-    assert "was trained with other flags or another recipe; give another --name" in problem
+    _, problem = benchmark("recipe.py --quick --flags=--no-amp --output results", quick, status=1)
+    assert "was trained or tested with other flags; give another --name" in problem and "Traceback" not in problem
+
+
+def test_a_run_that_fails_is_named_with_its_log(tmp_path):
+    command = "recipe.py --quick --flags=--n_clusters=500 --output results"
+    _, problem = benchmark(command, tmp_path, status=1)
+    assert "seed 0: --n_clusters 500 needs at least 500 training images" in problem and "recipe.log" in problem
 
 
 def test_unknown_distortions_are_judged(quick):
-    output, _ = benchmark("unknown.py experiments/recipe_both_seed0 experiments/recipe_both_seed1", quick)
-    assert [line.split("`")[1] for line in output.splitlines()[2:]] == [
-        "rain",
-        "fog",
-        "lens_distortion",
-        "chromatic_aberration",
-    ]
+    output, _ = benchmark("unknown.py experiments/quick_both_seed0 experiments/quick_both_seed1", quick)
+    names = [line.split("`")[1] for line in output.splitlines()[2:]]
+    assert names == ["rain", "fog", "lens_distortion", "chromatic_aberration"]
 
 
 def test_the_old_approach_is_judged_on_both_test_sets(quick):
-    run = "experiments/recipe_both_seed0"
+    run = "experiments/quick_both_seed0"
     output, _ = benchmark(f"old_approach.py --old {run} --ours {run}", quick)
     rows = [line.split("|")[2:4] for line in output.splitlines()[2:]]
     metrics = json.loads((quick / run / "visualizations" / "metrics.json").read_text())
-    assert rows[0] == rows[1] and float(rows[0][1]) == pytest.approx(metrics["srcc"], abs=6e-4)
+    assert rows[0] == rows[1] and float(rows[0][1]) == pytest.approx(metrics["without_pristine"]["srcc"], abs=6e-4)
+
+
+def test_what_is_lost_is_shown_by_type_and_level(quick):
+    output, _ = benchmark("ceiling.py experiments/quick_both_seed0", quick)
+    shares = [line.split("|")[2:-1] for line in output.splitlines() if line.startswith("| jpeg_compression |")][1]
+    assert sum(map(float, shares)) == pytest.approx(100, abs=3)
+    assert "color_saturation, less" in output and "ΔE" in output
+    _, problem = benchmark("ceiling.py experiments/quick_redrawn_plain_seed0", quick, status=1)
+    assert "has no type head" in problem
 
 
 def test_a_list_of_all_arms(tmp_path):
@@ -114,22 +137,63 @@ def test_a_cluster_loss_brings_embeddings_closer_to_their_components(name):
     assert after.gather(1, nearest).mean() > before.gather(1, nearest).mean()
 
 
+def test_the_old_datasets_images_are_pristine_and_carry_the_references_labels(crops):
+    dataset = OldDataset(crops, turn=True, join=True)
+    labels = dataset.labels
+    assert (labels.type == len(dataset.types)).all() and (labels.steps == -1).all() and (labels.seam == 0).all()
+    assert torch.allclose(old_quality(dataset.images(torch.arange(60))), labels.quality[:60], atol=1e-3)
+
+
 def test_types_that_share_a_cluster_have_none_of_their_own():
     types = np.array(["blur"] * 4 + ["motion"] * 3 + ["noise"] * 3)
     clusters = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1])
     assert types_with_own_cluster(clusters, types) == ["blur", "noise"]
-    assert best_lift(clusters, types) == pytest.approx({"blur": 10 / 7, "motion": 10 / 7, "noise": 10 / 3})
+    assert best_lifts(clusters, types) == pytest.approx({"blur": 10 / 7, "motion": 10 / 7, "noise": 10 / 3})
 
 
-def test_a_paired_difference_of_equals_is_nothing_and_of_better_is_more():
+def test_a_cluster_of_hardly_any_images_lifts_no_type():
+    types = np.array(["blur", "noise"] * 100)
+    clusters = np.zeros(200, int)
+    clusters[:1] = 1
+    assert best_lifts(clusters, types)["blur"] == pytest.approx(1, abs=0.01)
+
+
+@pytest.fixture
+def rows():
+    """Two arms of three seeds on the same 100 photographs, one better than the other."""
     rng = np.random.default_rng(0)
-    true, references = rng.uniform(size=300), np.repeat(np.arange(100), 3)
-    good, bad = true + rng.normal(0, 0.1, 300), true + rng.normal(0, 0.4, 300)
-    distorted = np.ones(300, bool)
-    rows = {
-        name: {"tested": [(true, predicted, distorted, references)]} for name, predicted in (("a", good), ("b", bad))
-    }
-    assert paired_difference(rows["a"], rows["a"]) == {"mean": 0, "interval": [0, 0]}
-    better = paired_difference(rows["a"], rows["b"])
+    true, photographs = rng.uniform(size=300), np.repeat(np.arange(100), 3)
+    shared = {"true": true, "types": np.full(300, "blur"), "photographs": photographs}
+    return [{"tested": [shared | {"predicted": true + rng.normal(0, spread, 300)} for _ in range(3)]}
+            for spread in (0.1, 0.4)]  # fmt: skip
+
+
+def test_a_paired_difference_of_equals_is_nothing_and_of_better_is_more(rows):
+    assert paired_difference(rows[0], rows[0]) == {"mean": 0, "interval": [0, 0]}
+    better = paired_difference(*rows)
     assert 0 < better["interval"][0] < better["mean"] < better["interval"][1]
-    assert difference(true, good, bad, []) == pytest.approx(better["mean"])
+
+
+def test_seeds_that_agree_do_not_narrow_the_interval(rows):
+    one = [{"tested": row["tested"][:1]} for row in rows]
+    three = [{"tested": row["tested"][:1] * 3} for row in rows]
+    width = [np.ptp(paired_difference(*pair)["interval"]) for pair in (one, three)]
+    assert width[1] == pytest.approx(width[0], rel=0.25)
+
+
+def test_one_photograph_gives_no_interval(rows):
+    alone = [{"tested": [row["tested"][0] | {"photographs": np.zeros(300)}]} for row in rows]
+    assert np.isnan(paired_difference(*alone)["interval"]).all()
+
+
+def test_the_diagonal_fit_is_sklearns_in_the_shape_of_full_covariances(monkeypatch):
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(300, 4)) + 6 * np.eye(4)[rng.integers(3, size=300)]
+    monkeypatch.setattr(Mixture, "_maximize", diagonal_fit)
+    mixture = Mixture(3, 4)
+    for _ in range(2):  # fresh, then from the previous fit
+        mixture.refit(embeddings, seed=0)
+    z = (embeddings - embeddings.mean(0)) / embeddings.std(0)
+    oracle = GaussianMixture(3, covariance_type="diag", reg_covar=REG_COVAR, n_init=5, random_state=0).fit(z)
+    ours = mixture.log_joint(torch.from_numpy(embeddings)).logsumexp(1).numpy()
+    assert np.allclose(ours, oracle.score_samples(z), atol=0.01) and mixture.kept == 1

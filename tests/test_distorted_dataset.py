@@ -165,3 +165,22 @@ def test_a_gpu_draws_the_same_to_within_a_grey_level(crops):
     indices = torch.arange(len(dataset))
     difference = (dataset.images(indices, "cuda").cpu().int() - dataset.images(indices).int()).abs()
     assert difference.max() <= 1
+
+
+def test_join_replaces_one_side_of_every_second_image(crops):
+    dataset = DistortedImageDataset(crops, join=True)
+    labels, pristine = dataset.labels, torch.nonzero(dataset.labels.type == 8)[:, 0]
+    images, joined = dataset.images(pristine), labels.seam[pristine] > 0
+    assert 0.3 < joined.float().mean() < 0.7
+    for i, image in zip(pristine.tolist(), images):
+        width = int(np.ceil(labels.seam[i].item() * image.shape[2]))
+        assert width == 0 or 0.25 * image.shape[2] <= width <= 0.75 * image.shape[2] + 1
+        expected = crops.images[labels.reference[i]].clone()
+        expected[:, :, :width] = crops.images[labels.neighbour[i], :, :, :width]
+        assert torch.equal(image, expected)
+
+
+def test_turning_and_joining_change_no_other_draw(crops):
+    plain, changed = DistortedImageDataset(crops).labels, DistortedImageDataset(crops, turn=True, join=True).labels
+    for name in ("key", "steps", "step_level", "step_direction", "quality"):
+        assert torch.equal(getattr(plain, name), getattr(changed, name))

@@ -315,6 +315,10 @@ def test_the_example_figure_is_drawn(tmp_path):
         "test_with_viz.py",
         "display_viz_english.py",
         "summarize_runs.py",
+        "benchmarks/recipe.py",
+        "benchmarks/unknown.py",
+        "benchmarks/ceiling.py",
+        "benchmarks/old_approach.py",
     ),
 )
 def test_help_explains_every_flag(name, tmp_path):
