@@ -31,13 +31,13 @@ def test_all_but_kernels_take_adamws_step():
     kernel = model[0].weight.clone()
     others = [p for p in twin.parameters() if p.ndim != 4]
     for net, optimizer in (
-        (model, Muon(model, 1e-3, 0.1)),
-        (twin, torch.optim.AdamW(others, 1e-3, (0.9, 0.99), weight_decay=0.1)),
+        (model, Muon(model, 1e-3, 10)),
+        (twin, torch.optim.AdamW(others, 1e-3, (0.9, 0.99), weight_decay=10)),
     ):
         net(images).square().mean().backward()
         optimizer.step()
     assert torch.equal(model[2].weight, twin[2].weight) and torch.equal(model[0].bias, twin[0].bias)
-    values = torch.linalg.svdvals((model[0].weight - (1 - RATE * 1e-4) * kernel).flatten(1))
+    values = torch.linalg.svdvals((model[0].weight - (1 - RATE * 1e-2) * kernel).flatten(1))
     assert (0.5 * RATE * 1e-3 < values).all() and (values < 1.3 * RATE * 1e-3).all()
 
 
@@ -58,3 +58,17 @@ def test_a_saved_optimizer_goes_on_alike():
     for pair in ((model, optimizer), (twin, other)):
         step(*pair)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))
+
+
+def test_a_kernel_goes_on_along_its_momentum():
+    model = small_model()
+    model(torch.randn(4, 3, 6, 6)).square().mean().backward()
+    optimizer, kernel = Muon(model, 1e-3, 0), model[0].weight
+    places = [kernel.detach().clone()]
+    for gradient in (kernel.grad.clone(), torch.zeros_like(kernel)):
+        kernel.grad = gradient
+        optimizer.step()
+        places.append(kernel.detach().clone())
+    first, second = places[1] - places[0], places[2] - places[1]
+    assert nn.functional.cosine_similarity(first.flatten(), second.flatten(), dim=0) > 0.99
+    assert second.norm() > RATE * 1e-3
