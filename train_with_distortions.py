@@ -32,7 +32,7 @@ from metrics import cluster_measures, plcc, srcc
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.losses import cluster_loss, quality_loss, type_loss
 from models.muon import Muon
-from models.quality_net import BACKBONES, STEMS, resolve_stem
+from models.quality_net import BACKBONES, SINGLE_PIXEL, STEMS, resolve_stem
 from models.run import PIXELS_AT_ONCE, build, choose_device, forward
 from references import absolute, load_training_references, resolve_source
 
@@ -132,7 +132,7 @@ def main(args):
         run_folder.refuse_to_mix(args.folder)
     types = select_types(args.distortions)
     args.references, warning = resolve_source(args.references, args.data_root)
-    args.stem, args.amp = resolve_stem(args.stem, args.image_size), resolve_amp(args.amp, device)
+    args.stem, args.amp = resolve_stem(args.stem, args.image_size), resolve_amp(args, device)
     where = (args.image_size, args.data_root, args.data_seed)
     train_references, val_references = load_training_references(
         args.references, args.train_samples, args.val_samples, *where
@@ -363,13 +363,17 @@ def make_deterministic(seed):
     torch.backends.cudnn.benchmark = False
 
 
-def resolve_amp(amp, device):
-    """bfloat16 where it was asked for, or by default where it is native."""
-    if amp is not None:
-        return amp
+def resolve_amp(args, device):
+    """bfloat16 where it was asked for, or by default where it is native and sound."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+        return torch.cuda.is_bf16_supported(including_emulation=False) if args.amp is None else args.amp
+    sound = args.image_size > SINGLE_PIXEL[resolve_stem(args.stem, args.image_size)]
+    if args.amp and not sound:
+        raise UserError(
+            f"--amp: bfloat16 gradients are not sound on a CPU at --image_size {args.image_size}; leave it out"
+        )
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return bool(native and sound) if args.amp is None else args.amp
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from errors import UserError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 STEMS = ("small", "imagenet")
+# Image side, pixels, up to which the last strided convolutions see a single pixel. There oneDNN, which does a CPU's
+# convolutions, leaves some bfloat16 gradients unset (seen in torch 2.15).
+SINGLE_PIXEL = {"small": 8, "imagenet": 16}
 SMALL_IMAGE = 64  # pixels; below this a ResNet's own stem throws most of the image away
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, per channel of [0, 1]
 

@@ -184,9 +184,10 @@ def test_best_is_the_epoch_of_the_highest_validation_srcc(workplace):
 
 
 @pytest.mark.parametrize("epochs", (1, 5))
-def test_the_shortest_runs_train(tmp_path, epochs):
-    train(tmp_path, "short", f"--train_samples 2 --val_samples 2 --batch_size 8 --image_size 8 --epochs {epochs}")
-    assert len(log_of(tmp_path, "short")) == epochs
+def test_the_shortest_runs_train_and_repeat(tmp_path, epochs):
+    for name in ("short", "again"):
+        train(tmp_path, name, f"--train_samples 2 --val_samples 2 --batch_size 8 --image_size 8 --epochs {epochs}")
+    assert len(log_of(tmp_path, "short")) == epochs and log_of(tmp_path, "short") == log_of(tmp_path, "again")
 
 
 def test_a_copied_run_goes_on(workplace):
@@ -210,6 +211,7 @@ def test_overwrite_replaces_a_run(workplace):
     ("--image_size 400", "--image_size 400 is larger than the bundled photographs allow"),
     ("--n_clusters 500", "--n_clusters 500 needs at least 500 training images, got 48"),
     ("--pretrained", "--pretrained needs --stem imagenet"),
+    ("--amp --image_size 8", "--amp: bfloat16 gradients are not sound on a CPU at --image_size 8"),
     ("--resume", "has no config.json, so no run to go on with"),
     ("--experiment_name ../up", "must be a plain name"),
     ("--device warp", "--device 'warp' is none of auto"),
