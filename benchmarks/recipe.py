@@ -41,17 +41,21 @@ from run_folder import changes_at_refits, read_log, read_metrics
 
 QUICK_ARMS, QUICK_SEEDS, QUICK_EPOCHS, QUICK_TEST = ["redrawn_plain", "both"], [0, 1], 2, 24
 QUICK_FLAGS = "--train_samples 16 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --refit_interval 1"
-COLUMNS = {
+QUALITY_COLUMNS = {
     "srcc": "SRCC",
     "srcc_without_pristine": "without pristine",
     "weakest": "inside the weakest type",
-    "nmi": "NMI",
-    "active": "active clusters",
-    "own": "types with their own cluster",
-    "least_lift": "least share in the best cluster / base rate",
+}
+CLUSTER_COLUMNS = {
+    "nmi": "NMI with the types",
     "stability": "ARI between seeds",
     "unknown": "AUROC of unknown types",
+    "active": "active",
+    "effective": "effective number",
+    "own": "types with their own",
+    "least_lift": "least share in the best cluster / base rate",
 }
+ONE_DIGIT = ("active", "effective", "own", "least_lift")
 FIGURE_COLUMNS = {
     "srcc_without_pristine": "SRCC without pristine",
     "nmi": "NMI of clusters and types",
@@ -227,7 +231,15 @@ def write_results(rows, args):
     tested = read_metrics(folder_of(args, trained[0], args.seeds[0]))
     about = {"references": tested["references"], "test_references": tested["test_references"], "epochs": args.epochs,
              "seeds": args.seeds, "image_size": args.image_size, "flags": args.flags}  # fmt: skip
-    lines = [*table(rows, args), "", *refit_lines(trained, args), "", *own_lines(rows, trained)]
+    lines = [
+        *quality_table(rows, args),
+        "",
+        *cluster_table(rows),
+        "",
+        *refit_lines(trained, args),
+        "",
+        *own_lines(rows, trained),
+    ]
     print("\n".join(["", *lines, ""]))
     files = {suffix: folder / f"{args.name}.{suffix}" for suffix in ("md", "json", "png")}
     files["md"].write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -240,16 +252,31 @@ def write_results(rows, args):
     print("\n".join(map(str, files.values())))
 
 
-def table(rows, args):
+def quality_table(rows, args):
     """Lines of Markdown: mean ± std over seeds."""
-    lines = [f"| arm | what it is | {' | '.join(COLUMNS.values())} | without pristine, less {args.against} |"]
-    lines.append("|---" * (len(COLUMNS) + 3) + "|")
-    columns = {name: values_of(rows, name) for name in COLUMNS}
-    for i, (name, row) in enumerate(rows.items()):
-        what = ARMS[name].what if name in ARMS else OTHER_ROWS[name]
-        cells = [cell(columns[column][i], 1 if column in ("active", "own", "least_lift") else 3) for column in COLUMNS]
-        lines.append(f"| `{name}` | {what} | {' | '.join(cells)} | {difference_cell(row['difference'])} |")
-    return lines
+    titles = ["arm", "what it is", *QUALITY_COLUMNS.values(), f"without pristine, less `{args.against}`'s"]
+    cells = [[f"`{name}`", ARMS[name].what if name in ARMS else OTHER_ROWS[name]] for name in rows]
+    for column in QUALITY_COLUMNS:
+        for line, values in zip(cells, values_of(rows, column)):
+            line.append(cell(values, 3))
+    for line, row in zip(cells, rows.values()):
+        line.append(difference_cell(row["difference"]))
+    with_srcc = [line for line, row in zip(cells, rows.values()) if "srcc" in row["runs"][0]]
+    return markdown(titles, with_srcc)
+
+
+def cluster_table(rows):
+    """Lines of Markdown: mean ± std over seeds."""
+    clustered = {name: row for name, row in rows.items() if "nmi" in row["runs"][0]}
+    cells = [[f"`{name}`"] for name in clustered]
+    for column in CLUSTER_COLUMNS:
+        for line, values in zip(cells, values_of(clustered, column)):
+            line.append(cell(values, 1 if column in ONE_DIGIT else 3))
+    return markdown(["clusters of", *CLUSTER_COLUMNS.values()], cells)
+
+
+def markdown(titles, rows):
+    return [f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows)]
 
 
 def values_of(rows, name):
@@ -274,9 +301,9 @@ def difference_cell(difference):
 def refit_lines(arms, args):
     """A row an arm: what its refits cost and kept. Where the cluster loss has no weight, refits change nothing in the
     training: redrawn_type is the same run without refits."""
-    lines = ["| refits of | worst change of validation SRCC | mean change, less redrawn_type's in the same epochs | "
-             "least share of images kept, second half | least log-likelihood less a fresh fit's, nats an image |",
-             "|---|---|---|---|---|"]  # fmt: skip
+    titles = ("refits of", "worst change of validation SRCC", "mean change, less redrawn_type's in the same epochs",
+              "least share of images kept, second half", "least log-likelihood less a fresh fit's, nats an image")  # fmt: skip
+    lines = []
     for arm in arms:
         changes = [changes_at_refits(folder) for folder in folders_of(args, arm)]
         if not any(changes):
@@ -289,19 +316,16 @@ def refit_lines(arms, args):
         worst = min(change for of_run in changes for change in of_run.values())
         extra = f"{np.mean([ours - theirs for ours, theirs in pairs]):+.4f}" if pairs else "–"
         least = "–" if np.isnan(kept).all() else f"{np.nanmin(kept):.3f}"
-        lines.append(f"| `{arm}` | {worst:+.4f} | {extra} | {least} | {np.nanmin(gaps):+.2f} |")
-    return lines
+        lines.append([f"`{arm}`", f"{worst:+.4f}", extra, least, f"{np.nanmin(gaps):+.3f}"])
+    return markdown(titles, lines)
 
 
 def own_lines(rows, arms):
     """A row an arm: in how many seeds each type had a cluster of its own."""
     types = list(dict.fromkeys(name for arm in arms for run in rows[arm]["runs"] for name in run["lifts"]))
-    lines = [f"| own cluster, of {len(rows[arms[0]]['runs'])} seeds | {' | '.join(types)} |"]
-    lines.append("|---" * (len(types) + 1) + "|")
-    for arm in arms:
-        counts = [sum(name in run["own"] for run in rows[arm]["runs"]) for name in types]
-        lines.append(f"| `{arm}` | {' | '.join(str(count) for count in counts)} |")
-    return lines
+    counts = [[sum(name in run["own"] for run in rows[arm]["runs"]) for name in types] for arm in arms]
+    lines = [[f"`{arm}`", *map(str, of_arm)] for arm, of_arm in zip(arms, counts)]
+    return markdown([f"own cluster, of {len(rows[arms[0]]['runs'])} seeds", *types], lines)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ def test_quick_trains_each_arm_with_each_seed_and_compares_them(quick):
     table = (quick / "results" / "quick.md").read_text().splitlines()
     assert [line.split("|")[1].strip(" `") for line in table[2:6]] == list(numbers["arms"])
     assert len({line.count("|") for line in table[:6]}) == 1
+    clusters = table[table.index("") + 1 :]
+    assert [line.split("|")[1].strip(" `") for line in clusters[:4]] == ["clusters of", "---", "redrawn_plain", "both"]
     assert (quick / "results" / "quick.png").stat().st_size > 10_000
 
 
