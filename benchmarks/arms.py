@@ -66,6 +66,7 @@ CLUSTERING = {
     **{f"cluster_weight_{w}": Arm(f"cluster loss weight {w}", f"--cluster_loss_weight {w}") for w in (0.1, 1, 2)},
     **{f"embedding_{d}": Arm(f"embedding of {d} dimensions", f"--embedding_dim {d}") for d in (16, 64)},
     "diagonal": Arm("diagonal covariances", patches={"models.mixture.Mixture._maximize": diagonal_fit}),
+    **{f"per_image_{n}": Arm(f"{n} distorted images of each reference", f"--distortions_per_image {n}") for n in (2, 8)},
     "clusters_12": Arm("12 clusters", "--n_clusters 12"),
     "clusters_auto": Arm("the number of clusters by BIC", "--n_clusters auto"),
 }
