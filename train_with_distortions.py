@@ -132,7 +132,8 @@ def main(args):
         run_folder.refuse_to_mix(args.folder)
     types = select_types(args.distortions)
     args.references, warning = resolve_source(args.references, args.data_root)
-    args.stem, args.amp = resolve_stem(args.stem, args.image_size), resolve_amp(args, device)
+    args.stem = resolve_stem(args.stem, args.image_size)
+    args.amp = resolve_amp(args, device)
     where = (args.image_size, args.data_root, args.data_seed)
     train_references, val_references = load_training_references(
         args.references, args.train_samples, args.val_samples, *where
@@ -364,15 +365,16 @@ def make_deterministic(seed):
 
 
 def resolve_amp(args, device):
-    """bfloat16 where it was asked for, or by default where it is native and sound."""
+    """bfloat16 where it was asked for, or by default where it is native; on a CPU, only where it is sound."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False) if args.amp is None else args.amp
-    sound = args.image_size > SINGLE_PIXEL[resolve_stem(args.stem, args.image_size)]
+        native, sound = torch.cuda.is_bf16_supported(including_emulation=False), True
+    else:
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        sound = args.image_size > SINGLE_PIXEL[args.stem]
     if args.amp and not sound:
         raise UserError(
             f"--amp: bfloat16 gradients are not sound on a CPU at --image_size {args.image_size}; leave it out"
         )
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return bool(native and sound) if args.amp is None else args.amp
 
 

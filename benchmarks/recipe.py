@@ -231,18 +231,11 @@ def write_results(rows, args):
     tested = read_metrics(folder_of(args, trained[0], args.seeds[0]))
     about = {"references": tested["references"], "test_references": tested["test_references"], "epochs": args.epochs,
              "seeds": args.seeds, "image_size": args.image_size, "flags": args.flags}  # fmt: skip
-    lines = [
-        *quality_table(rows, args),
-        "",
-        *cluster_table(rows),
-        "",
-        *refit_lines(trained, args),
-        "",
-        *own_lines(rows, trained),
-    ]
-    print("\n".join(["", *lines, ""]))
+    tables = quality_table(rows, args), cluster_table(rows), refit_table(trained, args), own_table(rows, trained)
+    text = "\n".join("\n".join([*lines, ""]) for lines in tables)
+    print(f"\n{text}")
     files = {suffix: folder / f"{args.name}.{suffix}" for suffix in ("md", "json", "png")}
-    files["md"].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files["md"].write_text(text, encoding="utf-8")
     numbers = {name: {key: value for key, value in row.items() if key != "tested"} for name, row in rows.items()}
     write_json(files["json"], {**about, "arms": numbers})
     columns = {title: values_of(rows, name) for name, title in FIGURE_COLUMNS.items()}
@@ -253,29 +246,31 @@ def write_results(rows, args):
 
 
 def quality_table(rows, args):
-    """Lines of Markdown: mean ± std over seeds."""
-    titles = ["arm", "what it is", *QUALITY_COLUMNS.values(), f"without pristine, less `{args.against}`'s"]
-    cells = [[f"`{name}`", ARMS[name].what if name in ARMS else OTHER_ROWS[name]] for name in rows]
-    for column in QUALITY_COLUMNS:
-        for line, values in zip(cells, values_of(rows, column)):
-            line.append(cell(values, 3))
-    for line, row in zip(cells, rows.values()):
-        line.append(difference_cell(row["difference"]))
-    with_srcc = [line for line, row in zip(cells, rows.values()) if "srcc" in row["runs"][0]]
-    return markdown(titles, with_srcc)
+    judged = {name: row for name, row in rows.items() if "srcc" in row["runs"][0]}
+    whats = [ARMS[name].what if name in ARMS else OTHER_ROWS[name] for name in judged]
+    differences = [difference_cell(row["difference"]) for row in judged.values()]
+    cells = zip(names_of(judged), whats, *cells_of(judged, QUALITY_COLUMNS), differences)
+    titles = "arm", "what it is", *QUALITY_COLUMNS.values(), f"without pristine, less `{args.against}`'s"
+    return markdown(titles, cells)
 
 
 def cluster_table(rows):
-    """Lines of Markdown: mean ± std over seeds."""
     clustered = {name: row for name, row in rows.items() if "nmi" in row["runs"][0]}
-    cells = [[f"`{name}`"] for name in clustered]
-    for column in CLUSTER_COLUMNS:
-        for line, values in zip(cells, values_of(clustered, column)):
-            line.append(cell(values, 1 if column in ONE_DIGIT else 3))
-    return markdown(["clusters of", *CLUSTER_COLUMNS.values()], cells)
+    titles = "clusters of", *CLUSTER_COLUMNS.values()
+    return markdown(titles, zip(names_of(clustered), *cells_of(clustered, CLUSTER_COLUMNS)))
+
+
+def names_of(rows):
+    return [f"`{name}`" for name in rows]
+
+
+def cells_of(rows, columns):
+    """[a column's cells, one a row]: mean ± std over seeds."""
+    return [[cell(values, 1 if name in ONE_DIGIT else 3) for values in values_of(rows, name)] for name in columns]
 
 
 def markdown(titles, rows):
+    """The lines of a table."""
     return [f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows)]
 
 
@@ -298,11 +293,12 @@ def difference_cell(difference):
     return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def refit_lines(arms, args):
+def refit_table(arms, args):
     """A row an arm: what its refits cost and kept. Where the cluster loss has no weight, refits change nothing in the
     training: redrawn_type is the same run without refits."""
-    titles = ("refits of", "worst change of validation SRCC", "mean change, less redrawn_type's in the same epochs",
-              "least share of images kept, second half", "least log-likelihood less a fresh fit's, nats an image")  # fmt: skip
+    titles = ("refits of", "worst change of validation SRCC", "mean change, less `redrawn_type`'s in the same epochs",
+              "least share of images kept, second half",
+              "least log-likelihood less a fresh fit's, nats an image")  # fmt: skip
     lines = []
     for arm in arms:
         changes = [changes_at_refits(folder) for folder in folders_of(args, arm)]
@@ -320,7 +316,7 @@ def refit_lines(arms, args):
     return markdown(titles, lines)
 
 
-def own_lines(rows, arms):
+def own_table(rows, arms):
     """A row an arm: in how many seeds each type had a cluster of its own."""
     types = list(dict.fromkeys(name for arm in arms for run in rows[arm]["runs"] for name in run["lifts"]))
     counts = [[sum(name in run["own"] for run in rows[arm]["runs"]) for name in types] for arm in arms]

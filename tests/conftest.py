@@ -9,6 +9,11 @@ def pytest_configure():
     torch.set_num_threads(1)  # two workers share two cores
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def crops():
     """240 references of 32×32 from the training photographs."""

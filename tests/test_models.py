@@ -9,7 +9,7 @@ from models import load_run
 from models.checkpoint import save_checkpoint
 from models.losses import cluster_loss, quality_loss, type_loss
 from models.mixture import Mixture
-from models.quality_net import QualityNet, resolve_stem
+from models.quality_net import SINGLE_PIXEL, STEMS, QualityNet, resolve_stem
 from models.run import Run, build, choose_device, tile_corners
 
 CONFIG = {"backbone": "resnet18", "stem": "small", "embedding_dim": 16, "n_clusters": 3, "type_loss_weight": 0.1,
@@ -41,7 +41,15 @@ def test_the_network_bounds_its_scores(backbone, stem, side):
     model = QualityNet(backbone, stem, 16, type_count=9).eval()
     output = model(torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8))
     assert output.embedding.shape == (2, 16) and output.type_logits.shape == (2, 9)
-    assert (output.quality > 0).all() and (output.quality < 100).all()
+    assert output.quality.shape == (2,) and (output.quality >= 0).all() and (output.quality <= 100).all()
+
+
+def test_scores_stay_in_bounds_where_the_head_saturates():
+    model, images = QualityNet("resnet18", "small", 16).eval(), torch.zeros((2, 3, 32, 32), dtype=torch.uint8)
+    model.quality_head.weight.data.zero_()
+    for bias, score in ((-1000.0, 0.0), (0.0, 50.0), (1000.0, 100.0)):
+        model.quality_head.bias.data.fill_(bias)
+        assert model(images).quality.tolist() == [score, score]
 
 
 def test_without_a_type_loss_there_is_no_type_head():
@@ -55,6 +63,21 @@ def test_the_stem_follows_the_image_size():
         "imagenet",
         "small",
     ]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("backbone", ("resnet18", "resnet50"))
+def test_the_largest_image_with_a_single_pixel_under_a_stride_is_known(backbone, stem):
+    model, sides = QualityNet(backbone, stem, 16).eval(), []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.stride == (2, 2) and module.kernel_size != (1, 1):
+            module.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[3]))
+    single = []
+    for size in range(8, 40):
+        sides.clear()
+        model(torch.zeros((1, 3, size, size), dtype=torch.uint8))
+        single += [size] * (min(sides) == 1)
+    assert max(single) == SINGLE_PIXEL[stem]
 
 
 def test_the_small_stem_starts_from_an_orthogonal_basis_and_its_negative():
