@@ -14,7 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
 
-
 from judge import judge_unknown
 
 from command_line import HelpFormatter, run_script
