@@ -110,15 +110,14 @@ def best_lifts(clusters, types):
     }
 
 
-def kept_and_gap(folder, epochs):
-    """(least share of images that kept their cluster at a refit in the second half of training, least log-likelihood of
-    a refit less that of a fresh fit, nats an image); nan where there is none."""
+def late_refits(folder, epochs):
+    """Of each refit in the second half of training (the fit after it among them): (shares of images that kept their
+    cluster, log-likelihoods less those of a fresh fit, nats an image)."""
     path = folder / "refits.jsonl"
     lines = [with_nan(json.loads(line)) for line in path.read_text().splitlines()] if path.is_file() else []
-    refits = {line["epoch"]: line for line in lines if line["epoch"] < epochs}  # the last of each: a resumed run's
-    late = [line["kept"] for epoch, line in refits.items() if epoch >= epochs / 2]
-    gaps = [line["log_likelihood"] - line["fresh_log_likelihood"] for line in refits.values()]
-    return min(late, default=np.nan), min(gaps, default=np.nan)
+    last = {line["epoch"]: line for line in lines}.values()  # a resumed run may have a refit twice
+    late = [line for line in last if line["epoch"] >= epochs / 2 and line["kept"] is not None]
+    return [line["kept"] for line in late], [line["log_likelihood"] - line["fresh_log_likelihood"] for line in late]
 
 
 def paired_difference(row, against, seed=0):

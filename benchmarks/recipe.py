@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's
 import numpy as np
 import torch
 from arms import ARMS, GROUPS
-from judge import gather, gather_classical, gather_type_head, judge_unknown, kept_and_gap, paired_difference
+from judge import gather, gather_classical, gather_type_head, judge_unknown, late_refits, paired_difference
 from tqdm import tqdm
 
 import plots
@@ -297,8 +297,8 @@ def refit_table(arms, args):
     """A row an arm: what its refits cost and kept. Where the cluster loss has no weight, refits change nothing in the
     training: redrawn_type is the same run without refits."""
     titles = ("refits of", "worst change of validation SRCC", "mean change, less `redrawn_type`'s in the same epochs",
-              "least share of images kept, second half",
-              "least log-likelihood less a fresh fit's, nats an image")  # fmt: skip
+              "share of images kept, second half: mean (least)",
+              "log-likelihood less a fresh fit's, nats an image: mean (least)")  # fmt: skip
     lines = []
     for arm in arms:
         changes = [changes_at_refits(folder) for folder in folders_of(args, arm)]
@@ -308,12 +308,17 @@ def refit_table(arms, args):
         pairs = [
             (ours[epoch], theirs[epoch]) for ours, theirs in zip(changes, plain) for epoch in ours if epoch in theirs
         ]
-        kept, gaps = zip(*[kept_and_gap(folder, args.epochs) for folder in folders_of(args, arm)])
+        kept, gaps = (
+            sum(of_runs, []) for of_runs in zip(*[late_refits(f, args.epochs) for f in folders_of(args, arm)])
+        )
         worst = min(change for of_run in changes for change in of_run.values())
         extra = f"{np.mean([ours - theirs for ours, theirs in pairs]):+.4f}" if pairs else "–"
-        least = "–" if np.isnan(kept).all() else f"{np.nanmin(kept):.3f}"
-        lines.append([f"`{arm}`", f"{worst:+.4f}", extra, least, f"{np.nanmin(gaps):+.3f}"])
+        lines.append([f"`{arm}`", f"{worst:+.4f}", extra, mean_and_least(kept, ".3f"), mean_and_least(gaps, "+.3f")])
     return markdown(titles, lines)
+
+
+def mean_and_least(values, form):
+    return f"{np.mean(values):{form}} ({min(values):{form}})" if values else "–"
 
 
 def own_table(rows, arms):

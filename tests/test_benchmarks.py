@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from arms import ARMS, GROUPS, diagonal_fit  # noqa: E402
 from classical import brisque_features  # noqa: E402
 from cluster_losses import CLUSTER_LOSSES, tempered  # noqa: E402
-from judge import best_lifts, paired_difference, types_with_own_cluster  # noqa: E402
+from judge import best_lifts, late_refits, paired_difference, types_with_own_cluster  # noqa: E402
 from old_labels import OldDataset, old_quality  # noqa: E402
 
 from models.mixture import REG_COVAR, Mixture  # noqa: E402
@@ -61,6 +61,15 @@ def test_refits_are_watched(quick):
     assert [line["epoch"] for line in refits] == [1, 2, 2]  # in training, then those of best.pt and last.pt
     assert refits[0]["kept"] is None and refits[0]["log_likelihood"] == refits[0]["fresh_log_likelihood"]
     assert all(0 <= line["kept"] <= 1 for line in refits[1:])
+
+
+def test_refits_of_the_second_half_are_counted_once(tmp_path):
+    lines = [(1, None, 0.0), (4, 0.5, -1.0), (6, 0.75, 0.5), (6, 0.875, 0.25), (8, 1.0, 0.0)]
+    keys = "epoch", "kept", "log_likelihood"
+    rows = [json.dumps({**dict(zip(keys, line)), "fresh_log_likelihood": 0.0}) for line in lines]
+    (tmp_path / "refits.jsonl").write_text("\n".join(rows))
+    assert late_refits(tmp_path, epochs=10) == ([0.875, 1.0], [0.25, 0.0])
+    assert late_refits(tmp_path / "none", epochs=10) == ([], [])
 
 
 def test_the_same_command_again_trains_and_tests_nothing(quick):
