@@ -1,5 +1,6 @@
 """A run's folder: what may be replaced, when, its log, and what was measured of it."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -45,8 +46,11 @@ def append_log(folder, line):
 
 
 def read_log(folder):
-    """The log's lines as dicts; a last line that was cut short is left out."""
-    path = folder / "log.jsonl"
+    return read_lines(folder / "log.jsonl")
+
+
+def read_lines(path):
+    """The lines of a log as dicts; a last line that was cut short is left out, and a missing file has none."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
@@ -72,5 +76,11 @@ def read_metrics(folder):
 
 def changes_at_refits(folder):
     """{epoch of a refit: the change of validation SRCC from the epoch before it}."""
+    changes = changes_of_srcc(folder)
+    return {line["epoch"]: changes[line["epoch"]] for line in read_log(Path(folder)) if line["refit"]}
+
+
+def changes_of_srcc(folder):
+    """{epoch: the change of validation SRCC from the epoch before it}."""
     log = with_nan(read_log(Path(folder)))
-    return {after["epoch"]: after["srcc"] - before["srcc"] for before, after in zip(log, log[1:]) if after["refit"]}
+    return {after["epoch"]: after["srcc"] - before["srcc"] for before, after in itertools.pairwise(log)}

@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 import plots
 from command_line import MAX_SEED, HelpFormatter, run_script, whole
-from distorted_dataset import DistortedImageDataset
 from distortions import DISTORTIONS
 from errors import UserError
+from held_out import held_out_dataset
 from metrics import bootstrap_intervals, cluster_measures, cluster_names, quality_measures, rmse, srcc
 from models import load_run
 from models.checkpoint import write_json
 from models.run import Predictions
-from references import load_test_references, resolve_source
+from references import resolve_source
 from report import table
 from run_folder import read_log
 
@@ -44,6 +44,7 @@ def parse_args(argv=None):
         type=whole(0, MAX_SEED),
         help="choice of test references and their draws (default: the run's --data_seed)",
     )
+    add("--distortions_per_image", type=whole(1), help="of each held-out reference (default: the run's)")
     add("--skip_tsne", action="store_true", help="leave out the t-SNE figure, the slowest")
     add("--device", default="auto", help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one")
     return parser.parse_args(argv)
@@ -51,9 +52,9 @@ def parse_args(argv=None):
 
 def main(args):
     run = load_run(args.experiment, args.checkpoint, args.device)
-    dataset = held_out_dataset(args, run)
+    dataset, test = load_test(args, run)
     images, predictions = predict(run, dataset)
-    metrics = measure(args, run, dataset, predictions)
+    metrics = {**measure(args, run, dataset, predictions), "test": test, "figures": []}
     folder = Path(args.experiment) / "visualizations"
     folder.mkdir(exist_ok=True)
     for old in (
@@ -70,29 +71,30 @@ def main(args):
     print("\n".join(["", *table(metrics), "", *files]))
 
 
-def held_out_dataset(args, run):
-    """The fixed test set: the run's own held-out references, or others that --references and --seed name."""
+def load_test(args, run):
+    """(dataset, what it is for metrics.json): the run's own held-out references, or others that the flags name."""
     config = run.config
     unknown = [name for name in config["types"] if name not in DISTORTIONS]
     if unknown:
         raise UserError(f"{args.experiment} was trained on {unknown[0]!r}, which distortions.py does not have")
-    args.data_root = args.data_root or config["data_root"]
-    args.references, warning = resolve_source(args.references or config["references"], args.data_root)
+    data_root = args.data_root or config["data_root"]
+    references, warning = resolve_source(args.references or config["references"], data_root)
     if warning:
         print(f"warning: {warning}")
-    args.seed = config["data_seed"] if args.seed is None else args.seed
-    where = config["image_size"], args.data_root, config["data_seed"], args.seed
-    references, dropped = load_test_references(
-        args.references, args.test_samples, *where, exclude=run.reference_digests
-    )
+    test = {
+        "references": references,
+        "data_root": data_root,
+        "seed": config["data_seed"] if args.seed is None else args.seed,
+        "samples": args.test_samples,
+        "distortions_per_image": args.distortions_per_image or config["distortions_per_image"],
+    }
+    dataset, dropped = held_out_dataset(run, test)
     if dropped:
         print(f"{dropped} images left out: the run was trained or validated on them")
-    if len(references) < args.test_samples:
-        print(
-            f"{len(references)} test references, all that {references.source} has (--test_samples {args.test_samples})"
-        )
-    how = tuple(config["types"]), config["distortions_per_image"], args.seed, "test", config["compose"]
-    return DistortedImageDataset(references, *how, redistort=False)
+    count, source = len(dataset.references), dataset.references.source
+    if count < args.test_samples:
+        print(f"{count} test references, all that {source} has (--test_samples {args.test_samples})")
+    return dataset, test
 
 
 def predict(run, dataset):
@@ -129,7 +131,6 @@ def measure(args, run, dataset, predictions):
         "test_references": len(dataset.references),
         "photographs": len(np.unique(photographs)),
         "digest": dataset.digest(),
-        "test": {name: getattr(args, name) for name in ("references", "data_root", "seed")},
         "images": len(dataset),
         **quality(np.ones(len(true), bool)),
         "without_pristine": {"images": int(distorted.sum()), **quality(distorted)},
@@ -139,7 +140,6 @@ def measure(args, run, dataset, predictions):
             "log_likelihood_below": run.mixture.unknown_below.item(),
             "flagged": float(predictions.unknown.mean()),
         },
-        "figures": [],
     }
 
 

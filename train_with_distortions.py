@@ -139,7 +139,9 @@ def main(args):
         args.references, args.train_samples, args.val_samples, *where
     )
     how = (types, args.distortions_per_image)
-    train = DistortedImageDataset(train_references, *how, args.seed, "train", args.compose, args.redistort, TURN, JOIN)
+    train = DistortedImageDataset(
+        train_references, *how, args.seed, "train", args.compose, args.redistort, turn=TURN, join=JOIN
+    )
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
     if args.n_clusters != "auto" and len(train) < args.n_clusters:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The arms of recipe.py. Each changes one thing of the default recipe, by flags or by a name of the code."""
+"""The arms of recipe.py. Each changes one part of the default recipe, by flags or by a name of the code."""
 
 from dataclasses import dataclass, field
 
@@ -40,7 +40,7 @@ def diagonal_fit(mixture, k, standardised, start, seed):
 
 
 def adamw(model, lr, weight_decay):
-    """AdamW for all weights, at the weight decay that suits it."""
+    """Takes three times Muon's weight decay: kernels move at a twentieth of Muon's rate."""
     return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=3 * weight_decay)
 
 
@@ -66,7 +66,10 @@ CLUSTERING = {
     **{f"cluster_weight_{w}": Arm(f"cluster loss weight {w}", f"--cluster_loss_weight {w}") for w in (0.1, 1, 2)},
     **{f"embedding_{d}": Arm(f"embedding of {d} dimensions", f"--embedding_dim {d}") for d in (16, 64)},
     "diagonal": Arm("diagonal covariances", patches={"models.mixture.Mixture._maximize": diagonal_fit}),
-    **{f"per_image_{n}": Arm(f"{n} distorted images of each reference", f"--distortions_per_image {n}") for n in (2, 8)},
+    **{
+        f"per_image_{n}": Arm(f"{n} distorted images of each reference, so other steps", f"--distortions_per_image {n}")
+        for n in (2, 8)
+    },
     "clusters_12": Arm("12 clusters", "--n_clusters 12"),
     "clusters_auto": Arm("the number of clusters by BIC", "--n_clusters auto"),
 }
@@ -81,7 +84,7 @@ PARTS = {
                       patches={"train_with_distortions.AVERAGED_SHARE": 0}),
     "no_cosines": Arm("random filters in the stem",
                       patches={"models.quality_net.start_from_cosines": lambda weight: None}),
-    "adamw": Arm("AdamW for all weights", patches={"train_with_distortions.Muon": adamw}),
+    "adamw": Arm("AdamW for all weights, three times the weight decay", patches={"train_with_distortions.Muon": adamw}),
     "squared_loss": Arm("squared quality loss", patches={"train_with_distortions.quality_loss": squared_loss}),
     "float32": Arm("a network in float32", "--no-amp"),
     "lr_half": Arm("half the learning rate", "--lr 5e-4"),

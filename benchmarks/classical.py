@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from judge import read_test, same_digest
 from piq.brisque import _natural_scene_statistics  # the 18 of one scale; piq's public function hides them in its score
 from piq.functional import imresize, rgb2yiq
 from sklearn.covariance import LedoitWolf
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
-from tested import held_out_dataset
+from tested import tested_dataset
 from tqdm import tqdm
 
 from distorted_dataset import DistortedImageDataset
@@ -32,6 +33,17 @@ from run_folder import read_metrics
 
 SVR_GRID = [{"C": C, "gamma": gamma} for C in (10, 50, 200, 1000) for gamma in (0.003, 0.01, 0.03)]
 GRID_IMAGES = 6000  # of training, to choose from the grid
+
+
+def gather_classical(folders, images):
+    """Rows of the classical measures, trained with each run's references and judged on its test."""
+    rows, digest = {}, same_digest(folders)
+    for folder in folders:
+        for name, row in classical(folder, images).items():
+            arm = rows.setdefault(name, {"digest": digest, "runs": [], "stability": np.nan, "tested": []})
+            arm["runs"].append({"srcc": row["srcc"], "srcc_without_pristine": row["without_pristine"]["srcc"]})
+            arm["tested"].append(read_test(folder) | {"predicted": np.array(row["predicted"])})
+    return rows
 
 
 def classical(folder, images):
@@ -48,7 +60,7 @@ def classical(folder, images):
     how = tuple(config["types"]), config["distortions_per_image"]
     train = DistortedImageDataset(references[0], *how, config["seed"], "train", config["compose"], turn=True)
     val = DistortedImageDataset(references[1], *how, config["data_seed"], "val", config["compose"], redistort=False)
-    test = held_out_dataset(run, tested)
+    test = tested_dataset(run, tested)
     x, y, pristine = redrawn(train, images)
     x_val, x_test = statistics_of(val), statistics_of(test)
     predictions = {
@@ -61,12 +73,13 @@ def classical(folder, images):
 
 
 def redrawn(dataset, images):
-    """(statistics (N, 36), qualities (N,), pristine (N,) bool) of as many epochs' images as it takes."""
+    """(statistics (N, 36), qualities (N,), pristine (N,) bool) of N images, drawn from as many epochs as it takes."""
     parts, epochs = [], -(-images // len(dataset))
     for epoch in tqdm(range(epochs), desc="statistics", unit="epoch", leave=False):
         dataset.set_epoch(epoch)
         parts.append((statistics_of(dataset), qualities(dataset), dataset.labels.type.numpy() == len(dataset.types)))
-    return [np.concatenate(values)[:images] for values in zip(*parts)]
+    drawn = np.random.default_rng(0).permutation(epochs * len(dataset))[:images]
+    return [np.concatenate(values)[drawn] for values in zip(*parts)]
 
 
 def statistics_of(dataset):

@@ -1,5 +1,5 @@
 """Cluster losses that were tried and are not the default: the arms cluster_… of recipe.py. Each takes what
-models.losses.cluster_loss takes; those that are cross-entropies have its strength."""
+models.losses.cluster_loss takes; those that are cross-entropies of tempered posteriors have its strength."""
 
 import torch.nn.functional as F
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from classical import classical
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
-from tested import held_out_dataset, read_columns
+from tested import read_columns, tested_dataset
 
 from distorted_dataset import DistortedImageDataset
 from distortions import DISTORTION_TYPES, DISTORTIONS
@@ -16,7 +15,7 @@ from errors import UserError
 from metrics import ACTIVE_SHARE, cluster_measures, srcc
 from models import load_run
 from models.checkpoint import with_nan, write_json
-from run_folder import read_metrics
+from run_folder import read_lines, read_metrics
 
 ROUNDS = 300  # of the bootstrap
 
@@ -73,17 +72,6 @@ def gather_type_head(folders):
     return {"digest": None, "runs": runs, "stability": stability(clusterings)}
 
 
-def gather_classical(folders, images):
-    """Rows of the classical measures, trained with each run's references and judged on its test."""
-    rows, digest = {}, same_digest(folders)
-    for folder in folders:
-        for name, row in classical(folder, images).items():
-            arm = rows.setdefault(name, {"digest": digest, "runs": [], "stability": np.nan, "tested": []})
-            arm["runs"].append({"srcc": row["srcc"], "srcc_without_pristine": row["without_pristine"]["srcc"]})
-            arm["tested"].append(read_test(folder) | {"predicted": np.array(row["predicted"])})
-    return rows
-
-
 def stability(clusterings):
     """Mean adjusted Rand index between the clusterings of the same images by two seeds; nan of one."""
     pairs = [adjusted_rand_score(a, b) for a, b in combinations(clusterings, 2)]
@@ -103,7 +91,8 @@ def types_with_own_cluster(clusters, types):
 
 def best_lifts(clusters, types):
     """{type: its share in the active cluster where that is largest, over its share in all images}."""
-    active = [k for k in np.unique(clusters) if (clusters == k).mean() >= ACTIVE_SHARE]
+    found = np.unique(clusters)
+    active = [k for k in found if (clusters == k).mean() >= ACTIVE_SHARE] or found
     return {
         str(name): float(max((types[clusters == k] == name).mean() for k in active) / (types == name).mean())
         for name in np.unique(types)
@@ -113,28 +102,28 @@ def best_lifts(clusters, types):
 def late_refits(folder, epochs):
     """Of each refit in the second half of training (the fit after it among them): (shares of images that kept their
     cluster, log-likelihoods less those of a fresh fit, nats an image)."""
-    path = folder / "refits.jsonl"
-    lines = [with_nan(json.loads(line)) for line in path.read_text().splitlines()] if path.is_file() else []
-    last = {line["epoch"]: line for line in lines}.values()  # a resumed run may have a refit twice
+    last = {
+        line["epoch"]: line for line in read_lines(folder / "refits.jsonl")
+    }.values()  # a resumed run may have a refit twice
     late = [line for line in last if line["epoch"] >= epochs / 2 and line["kept"] is not None]
     return [line["kept"] for line in late], [line["log_likelihood"] - line["fresh_log_likelihood"] for line in late]
 
 
 def paired_difference(row, against, seed=0):
-    """{"mean", "interval"}: SRCC without pristine images less that of the other arm, seed by seed on the same images; a
-    95 % bootstrap interval over photographs and seeds (nan for one photograph)."""
+    """{"each" seed's, "interval"}: SRCC without pristine images less that of the other arm, seed by seed on the same
+    images; a 95 % bootstrap interval of the seeds' mean over photographs (nan for one), which says nothing about other
+    seeds."""
     pairs = [distorted_pair(ours, theirs) for ours, theirs in zip(row["tested"], against["tested"])]
     photographs = row["tested"][0]["photographs"][row["tested"][0]["types"] != "pristine"]
     members = [np.flatnonzero(photographs == photograph) for photograph in np.unique(photographs)]
-    mean = float(np.mean([difference(*pair) for pair in pairs]))
+    each = [difference(*pair) for pair in pairs]
     if len(members) < 2:
-        return {"mean": mean, "interval": [np.nan, np.nan]}
+        return {"each": each, "interval": [np.nan, np.nan]}
     rng, differences = np.random.default_rng(seed), []
     for _ in range(ROUNDS):  # the seeds share their test images, so they share what is drawn
         drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        chosen = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
-        differences.append(np.mean([difference(*(values[drawn] for values in pair)) for pair in chosen]))
-    return {"mean": mean, "interval": [float(value) for value in np.percentile(differences, [2.5, 97.5])]}
+        differences.append(np.mean([difference(*(values[drawn] for values in pair)) for pair in pairs]))
+    return {"each": each, "interval": [float(value) for value in np.percentile(differences, [2.5, 97.5])]}
 
 
 def distorted_pair(ours, theirs):
@@ -158,12 +147,14 @@ def judge_unknown(folder):
     test, each distorted once, against all images of that test. Kept in the run's visualizations/unknown.json."""
     tested, figures = read_metrics(folder), Path(folder) / "visualizations"
     path = figures / "unknown.json"
+    names = [name for name in DISTORTIONS if name not in tested["by_type"]]
     if path.is_file() and path.stat().st_mtime > (figures / "metrics.json").stat().st_mtime:
-        return with_nan(json.loads(path.read_text()))
+        found = with_nan(json.loads(path.read_text()))
+        if list(found) == names:
+            return found
     run = load_run(folder, tested["checkpoint"])
     known = dict(zip(("likelihoods", "confidences"), read_columns(folder, "log_likelihood", "type_probability")))
-    references = held_out_dataset(run, tested).references
-    names = [name for name in DISTORTIONS if name not in run.config["types"]]
+    references = tested_dataset(run, tested).references
     found = {name: judge_one(name, run, references, known, tested["test"]["seed"]) for name in names}
     write_json(path, found)
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
 
 from old_labels import old_quality
-from tested import held_out_dataset
+from tested import tested_dataset
 
 from command_line import HelpFormatter, run_script
 from metrics import srcc
@@ -38,7 +38,7 @@ def main(args):
 def on_old_labels(folder, tested):
     """SRCC of a run's predictions for its pristine test images with the old labels."""
     run = load_run(folder, tested["checkpoint"])
-    pristine = held_out_dataset(run, tested).references.images
+    pristine = tested_dataset(run, tested).references.images
     return srcc(old_quality(pristine).double().numpy(), run.predict(pristine).qualities)
 
 

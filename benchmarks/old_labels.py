@@ -23,8 +23,8 @@ def old_quality(images):
 class OldDataset(DistortedImageDataset):
     """As many images of each reference, none of them distorted, with the old labels of the references."""
 
-    def __init__(self, *args, join=False, **kwargs):
-        super().__init__(*args, **kwargs)  # joined references would need labels of their own
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs | {"join": False})  # joined references would need labels of their own
 
     def _draw_labels(self, epoch):
         labels = super()._draw_labels(epoch)

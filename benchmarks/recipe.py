@@ -1,5 +1,7 @@
 """What each part of the recipe is worth: named arms, trained over seeds on the same images and judged on the same test.
 
+Choose settings by this on images of your own that no reported figure is made of: every row is a look at the test.
+
     python benchmarks/recipe.py --references path/to/images --arms main --seeds 0 1 2 --jobs 2
     python benchmarks/recipe.py --references path/to/images --arms both parts --seeds 0 1 --epochs 15 --name short
     python benchmarks/recipe.py --references path/to/images --arms both --flags="--train_samples 4000" --name ceiling
@@ -24,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's
 
 import numpy as np
 import torch
-from arms import ARMS, GROUPS
-from judge import gather, gather_classical, gather_type_head, judge_unknown, late_refits, paired_difference
+from arms import ARMS, GROUPS, WITHOUT
+from classical import gather_classical
+from judge import gather, gather_type_head, judge_unknown, late_refits, paired_difference
 from tqdm import tqdm
 
 import plots
@@ -37,9 +40,13 @@ from models.checkpoint import write_json
 from models.mixture import Mixture
 from references import resolve_source
 from report import spread
-from run_folder import changes_at_refits, read_log, read_metrics
+from run_folder import changes_at_refits, changes_of_srcc, read_log, read_metrics
 
+FIGURES = "visualizations"
+TEST_FLAGS = {"samples": "test_samples", "distortions_per_image": "distortions_per_image"}
 QUICK_ARMS, QUICK_SEEDS, QUICK_EPOCHS, QUICK_TEST = ["redrawn_plain", "both"], [0, 1], 2, 24
+SET_HERE = "experiment_name", "references", "seed", "data_root", "image_size", "epochs"
+OWN_NAMES = {"experiment_name": "name", "seed": "seeds"}
 QUICK_FLAGS = "--train_samples 16 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --refit_interval 1"
 QUALITY_COLUMNS = {
     "srcc": "SRCC",
@@ -90,9 +97,17 @@ def parse_args(argv=None):
         help="two arms, two seeds, two epochs of a tiny size, named 'quick': shows that everything works")  # fmt: skip
     add("--list", action="store_true", help="show the arms and stop")
     args = parser.parse_args(argv)
-    unknown = [name for name in [*args.arms, args.against] if name not in {**ARMS, **GROUPS}]
+    unknown = [name for name in args.arms if name not in {**ARMS, **GROUPS}]
     if unknown:
         parser.error(f"{unknown[0]!r} is no arm or group of arms; --list shows them")
+    if args.against not in ARMS:
+        parser.error(f"--against {args.against!r} is no arm; --list shows them")
+    if Path(args.name).name != args.name:
+        parser.error(f"--name {args.name!r} begins the names of folders; leave out slashes")
+    flags = [flag.split("=")[0] for flag in shlex.split(args.flags)]
+    own = [name for name in SET_HERE if f"--{name}" in flags]
+    if own:
+        parser.error(f"--flags: recipe.py sets --{own[0]} itself, by --{OWN_NAMES.get(own[0], own[0])}")
     if args.quick:
         args.arms, args.seeds, args.epochs, args.test_samples = QUICK_ARMS, QUICK_SEEDS, QUICK_EPOCHS, QUICK_TEST
         args.name, args.references, args.flags = "quick", "photos", f"{QUICK_FLAGS} {args.flags}"
@@ -135,28 +150,39 @@ def train_all(tasks, args):
     todo = [task for task in tasks if not is_done(args, *task)]
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.jobs)))  # of each process
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
+    bar = tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc="runs", unit="run")
+    with bar, ProcessPoolExecutor(args.jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
         running = {pool.submit(run_arm, args, *task): task for task in todo}
-        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc="runs", unit="run") as bar:
+        try:
             for done in as_completed(running):
                 arm, seed = running[done]
                 if done.exception() is not None:
-                    pool.shutdown(cancel_futures=True)
                     log = folder_of(args, arm, seed) / "recipe.log"
                     raise UserError(f"{arm}, seed {seed}: {done.exception()}; see {log}") from done.exception()
                 bar.write(f"{arm}, seed {seed}: {in_short(read_metrics(folder_of(args, arm, seed)))}")
                 bar.update()
+        except BaseException:  # an interruption too
+            bar.write("stopping; runs that have begun and were not interrupted come to their end first")
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def is_done(args, arm, seed):
-    """Whether this run was trained, tested and judged, with the same flags. Raises UserError if with others."""
-    folder = folder_of(args, arm, seed)
-    wanted = described(args, arm, seed)
-    if not ((folder / "config.json").is_file() and (folder / "arm.json").is_file()):
+    """Whether this run was trained, tested and judged. Raises UserError if with other flags, or by something else."""
+    folder, wanted = folder_of(args, arm, seed), described(args, arm, seed)
+    if not (folder / "config.json").is_file():
         return False
-    if json.loads((folder / "arm.json").read_text()) != wanted:
-        raise UserError(f"{folder} was trained or tested with other flags; give another --name, or remove it")
-    return (folder / "visualizations" / "unknown.json").is_file()
+    arm_file, metrics, judged = (
+        folder / name for name in ("arm.json", f"{FIGURES}/metrics.json", f"{FIGURES}/unknown.json")
+    )
+    if not arm_file.is_file() or json.loads(arm_file.read_text()) != wanted:
+        raise UserError(
+            f"{folder} was trained with other flags, or by another script; give another --name, or remove it"
+        )
+    if not (metrics.is_file() and judged.is_file()):
+        return False
+    tested = read_metrics(folder)
+    return tested["checkpoint"] == "best" and tested["test"] == wanted["test"]
 
 
 def described(args, arm, seed):
@@ -164,7 +190,10 @@ def described(args, arm, seed):
     flags = vars(train_with_distortions.parse_args(training_flags(args, arm, seed)))
     flags = {name: value for name, value in flags.items() if name not in ("folder", *train_with_distortions.ANY_TIME)}
     patches = {target: getattr(value, "__name__", value) for target, value in ARMS[arm].patches.items()}
-    return {"flags": flags, "patches": patches, "test_samples": args.test_samples}
+    shared = train_with_distortions.parse_args(training_flags(args, "both", seed))
+    test = {"references": args.references, "data_root": args.data_root, "seed": shared.data_seed,
+            "samples": args.test_samples, "distortions_per_image": shared.distortions_per_image}  # fmt: skip
+    return {"flags": flags, "patches": patches, "test": test}
 
 
 def training_flags(args, arm, seed):
@@ -186,13 +215,14 @@ def run_arm(args, arm, seed):
         log = stack.enter_context(open(folder / "recipe.log", "a", encoding="utf-8"))
         stack.enter_context(redirect_stdout(log))
         stack.enter_context(redirect_stderr(log))
-        write_json(folder / "arm.json", described(args, arm, seed))
+        what = described(args, arm, seed)
+        write_json(folder / "arm.json", what)
         for target, value in ARMS[arm].patches.items():
             stack.enter_context(patch(target, value))
         stack.enter_context(patch.object(Mixture, "refit", watched_refit(folder)))
         train_with_distortions.main(train_with_distortions.parse_args(flags + ["--resume"] * begun))
-        test = ["--experiment", str(folder), "--test_samples", str(args.test_samples), "--skip_tsne"]
-        test_with_viz.main(test_with_viz.parse_args(test))
+        test = [f"--{flag}={what['test'][name]}" for name, flag in TEST_FLAGS.items()]
+        test_with_viz.main(test_with_viz.parse_args([f"--experiment={folder}", *test, "--skip_tsne"]))
         judge_unknown(folder)
 
 
@@ -231,7 +261,9 @@ def write_results(rows, args):
     tested = read_metrics(folder_of(args, trained[0], args.seeds[0]))
     about = {"references": tested["references"], "test_references": tested["test_references"], "epochs": args.epochs,
              "seeds": args.seeds, "image_size": args.image_size, "flags": args.flags}  # fmt: skip
-    tables = quality_table(rows, args), cluster_table(rows), refit_table(trained, args), own_table(rows, trained)
+    left_out = [name for name in trained if name in WITHOUT]
+    tables = [quality_table(rows, args), cluster_table(rows), refit_table(trained, args), own_table(rows, trained)]
+    tables += [left_out_table(left_out, args)] * bool(left_out)
     text = "\n".join("\n".join([*lines, ""]) for lines in tables)
     print(f"\n{text}")
     files = {suffix: folder / f"{args.name}.{suffix}" for suffix in ("md", "json", "png")}
@@ -247,21 +279,21 @@ def write_results(rows, args):
 
 def quality_table(rows, args):
     judged = {name: row for name, row in rows.items() if "srcc" in row["runs"][0]}
-    whats = [ARMS[name].what if name in ARMS else OTHER_ROWS[name] for name in judged]
     differences = [difference_cell(row["difference"]) for row in judged.values()]
-    cells = zip(names_of(judged), whats, *cells_of(judged, QUALITY_COLUMNS), differences)
-    titles = "arm", "what it is", *QUALITY_COLUMNS.values(), f"without pristine, less `{args.against}`'s"
-    return markdown(titles, cells)
+    cells = zip(*names_and_whats(judged), *cells_of(judged, QUALITY_COLUMNS), differences)
+    against = f"without pristine, less `{args.against}`'s: over seeds [95 % over test images]"
+    return markdown(["arm", "what it is", *QUALITY_COLUMNS.values(), against], cells)
 
 
 def cluster_table(rows):
     clustered = {name: row for name, row in rows.items() if "nmi" in row["runs"][0]}
-    titles = "clusters of", *CLUSTER_COLUMNS.values()
-    return markdown(titles, zip(names_of(clustered), *cells_of(clustered, CLUSTER_COLUMNS)))
+    cells = zip(*names_and_whats(clustered), *cells_of(clustered, CLUSTER_COLUMNS))
+    return markdown(["clusters of", "what it is", *CLUSTER_COLUMNS.values()], cells)
 
 
-def names_of(rows):
-    return [f"`{name}`" for name in rows]
+def names_and_whats(rows):
+    """(names, what each is)"""
+    return [f"`{name}`" for name in rows], [ARMS[name].what if name in ARMS else OTHER_ROWS[name] for name in rows]
 
 
 def cells_of(rows, columns):
@@ -289,8 +321,9 @@ def cell(values, digits):
 def difference_cell(difference):
     if difference is None:
         return ""
-    low, high = difference["interval"]
-    return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    each, (low, high) = np.array(difference["each"]), difference["interval"]
+    spread_of_seeds = f" ± {each.std(ddof=1):.3f}" if len(each) > 1 else ""
+    return f"{each.mean():+.3f}{spread_of_seeds} [{low:+.3f}, {high:+.3f}]"
 
 
 def refit_table(arms, args):
@@ -301,20 +334,35 @@ def refit_table(arms, args):
               "log-likelihood less a fresh fit's, nats an image: mean (least)")  # fmt: skip
     lines = []
     for arm in arms:
-        changes = [changes_at_refits(folder) for folder in folders_of(args, arm)]
+        folders = folders_of(args, arm)
+        changes = [changes_at_refits(folder) for folder in folders]
         if not any(changes):
             continue
-        plain = [changes_at_refits(folder) for folder in folders_of(args, "redrawn_type") if folder.is_dir()]
-        pairs = [
-            (ours[epoch], theirs[epoch]) for ours, theirs in zip(changes, plain) for epoch in ours if epoch in theirs
-        ]
-        kept, gaps = (
-            sum(of_runs, []) for of_runs in zip(*[late_refits(f, args.epochs) for f in folders_of(args, arm)])
-        )
+        extra = extra_changes(changes, folders_of(args, "redrawn_type")) if "redrawn_type" in arms else []
+        kept, gaps = (sum(of_runs, []) for of_runs in zip(*[late_refits(folder, args.epochs) for folder in folders]))
         worst = min(change for of_run in changes for change in of_run.values())
-        extra = f"{np.mean([ours - theirs for ours, theirs in pairs]):+.4f}" if pairs else "–"
-        lines.append([f"`{arm}`", f"{worst:+.4f}", extra, mean_and_least(kept, ".3f"), mean_and_least(gaps, "+.3f")])
+        mean = f"{np.mean(extra):+.4f}" if extra else "–"
+        lines.append([f"`{arm}`", f"{worst:+.4f}", mean, mean_and_least(kept, ".3f"), mean_and_least(gaps, "+.3f")])
     return markdown(titles, lines)
+
+
+def extra_changes(changes, folders):
+    """The changes at refits [{epoch: change} of each seed] less those of other runs in the same epochs."""
+    others = [changes_of_srcc(folder) for folder in folders]
+    return [ours[epoch] - theirs[epoch] for ours, theirs in zip(changes, others) for epoch in ours]
+
+
+def left_out_table(arms, args):
+    """A row an arm that was trained without a type: what it makes of that type."""
+    lines = []
+    for arm in arms:
+        name = arm.removeprefix("without_")
+        runs = [judge_unknown(folder)[name] for folder in folders_of(args, arm)]
+        flagged = spread([100 * run["flagged"] for run in runs], 1)
+        lines.append(
+            [f"`{name}`", spread([run["auroc"] for run in runs]), flagged, spread([run["srcc"] for run in runs])]
+        )
+    return markdown(["trained without", "AUROC of its images", "flagged, %", "SRCC inside"], lines)
 
 
 def mean_and_least(values, form):

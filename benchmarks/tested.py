@@ -5,19 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from distorted_dataset import DistortedImageDataset
 from errors import UserError
-from references import load_test_references
+from held_out import held_out_dataset
 
 
-def held_out_dataset(run, tested):
+def tested_dataset(run, tested):
     """The images that a models.run.Run was tested on; tested is what its metrics.json holds."""
-    config, test = run.config, tested["test"]
-    where = config["image_size"], test["data_root"], config["data_seed"], test["seed"]
-    count, exclude = tested["test_references"], run.reference_digests
-    references, _ = load_test_references(test["references"], count, *where, exclude=exclude)
-    how = tuple(config["types"]), config["distortions_per_image"], test["seed"], "test", config["compose"]
-    dataset = DistortedImageDataset(references, *how, redistort=False)
+    dataset, _ = held_out_dataset(run, tested["test"])
     if dataset.digest() != tested["digest"]:
         raise UserError(f"the test images of {tested['run']} have changed since its test; test it again")
     return dataset

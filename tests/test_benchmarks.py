@@ -2,6 +2,8 @@
 
 import json
 import os
+import pkgutil
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +16,22 @@ from sklearn.mixture import GaussianMixture
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import recipe  # noqa: E402
 from arms import ARMS, GROUPS, diagonal_fit  # noqa: E402
+from ceiling import color_differences  # noqa: E402
 from classical import brisque_features  # noqa: E402
 from cluster_losses import CLUSTER_LOSSES, tempered  # noqa: E402
-from judge import best_lifts, late_refits, paired_difference, types_with_own_cluster  # noqa: E402
+from judge import auroc, best_lifts, late_refits, paired_difference, types_with_own_cluster  # noqa: E402
 from old_labels import OldDataset, old_quality  # noqa: E402
+from tested import read_columns  # noqa: E402
 
+import train_with_distortions  # noqa: E402
+from distortions import DISTORTION_TYPES  # noqa: E402
 from models.mixture import REG_COVAR, Mixture  # noqa: E402
 
 
 def benchmark(command, folder, status=0):
-    name, *flags = command.split()
+    name, *flags = shlex.split(command)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(folder / ".mpl")}
     done = subprocess.run([sys.executable, ROOT / "benchmarks" / name, *flags], cwd=folder, env=environment,
                           capture_output=True, text=True)  # fmt: skip
@@ -46,7 +53,7 @@ def test_quick_trains_each_arm_with_each_seed_and_compares_them(quick):
     plain, both = numbers["arms"]["redrawn_plain"], numbers["arms"]["both"]
     gained = [a["srcc_without_pristine"] - b["srcc_without_pristine"] for a, b in zip(plain["runs"], both["runs"])]
     assert len(gained) == 2 and both["difference"] is None
-    assert plain["difference"]["mean"] == pytest.approx(np.mean(gained))
+    assert plain["difference"]["each"] == pytest.approx(gained)
     table = (quick / "results" / "quick.md").read_text().splitlines()
     assert [line.split("|")[1].strip(" `") for line in table[2:6]] == list(numbers["arms"])
     assert len({line.count("|") for line in table[:6]}) == 1
@@ -60,14 +67,32 @@ def test_refits_are_watched(quick):
     refits = [json.loads(line) for line in lines]
     assert [line["epoch"] for line in refits] == [1, 2, 2]  # in training, then those of best.pt and last.pt
     assert refits[0]["kept"] is None and refits[0]["log_likelihood"] == refits[0]["fresh_log_likelihood"]
-    assert all(0 <= line["kept"] <= 1 for line in refits[1:])
+    assert all(line["kept"] >= 0.9 for line in refits[1:])  # fits to hardly other embeddings, from the fit before
+
+
+def test_a_refit_to_the_same_embeddings_keeps_all_and_is_as_likely_as_a_fresh_one(tmp_path):
+    rng = np.random.default_rng(0)
+    mixture, watched = Mixture(3, 4), recipe.watched_refit(tmp_path)
+    for shift in (0, 0, 20):  # the last to embeddings that lie elsewhere
+        watched(mixture, rng.normal(size=(300, 4)) + 6 * np.eye(4)[rng.permutation(300) % 3] + shift, 0)
+    lines = [json.loads(line) for line in (tmp_path / "refits.jsonl").read_text().splitlines()]
+    assert lines[0]["kept"] is None and lines[1]["kept"] == 1 and lines[2]["kept"] < 0.7
+    assert all(line["log_likelihood"] == pytest.approx(line["fresh_log_likelihood"], abs=0.01) for line in lines)
+
+
+def test_changes_at_refits_are_compared_in_the_same_epochs(tmp_path):
+    for seed, scores in enumerate(((0.5, 0.6, 0.4), (0.1, 0.2, 0.9))):
+        rows = [json.dumps({"epoch": epoch, "srcc": score}) for epoch, score in enumerate(scores)]
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "log.jsonl").write_text("\n".join([*rows, ""]))
+    assert recipe.extra_changes([{2: 0.0}, {1: 0.3}], [tmp_path / "0", tmp_path / "1"]) == pytest.approx([0.2, 0.2])
 
 
 def test_refits_of_the_second_half_are_counted_once(tmp_path):
-    lines = [(1, None, 0.0), (4, 0.5, -1.0), (6, 0.75, 0.5), (6, 0.875, 0.25), (8, 1.0, 0.0)]
+    lines = [(4, 0.5, -1.0), (5, None, 0.0), (6, 0.75, 0.5), (6, 0.875, 0.25), (8, 1.0, 0.0)]
     keys = "epoch", "kept", "log_likelihood"
     rows = [json.dumps({**dict(zip(keys, line)), "fresh_log_likelihood": 0.0}) for line in lines]
-    (tmp_path / "refits.jsonl").write_text("\n".join(rows))
+    (tmp_path / "refits.jsonl").write_text("\n".join([*rows, '{"epoch": 9, "ke']))  # killed while it wrote
     assert late_refits(tmp_path, epochs=10) == ([0.875, 1.0], [0.25, 0.0])
     assert late_refits(tmp_path / "none", epochs=10) == ([], [])
 
@@ -83,7 +108,59 @@ def test_the_same_command_again_trains_and_tests_nothing(quick):
 
 def test_runs_of_other_flags_are_not_taken_for_these(quick):
     _, problem = benchmark("recipe.py --quick --flags=--no-amp --output results", quick, status=1)
-    assert "was trained or tested with other flags; give another --name" in problem and "Traceback" not in problem
+    assert "was trained with other flags, or by another script; give another --name" in problem
+    assert "Traceback" not in problem
+
+
+@pytest.mark.parametrize("flags, message", (
+    ("--name a/b", "leave out slashes"),
+    ("--against main", "--against 'main' is no arm"),
+    ("--flags=--seed=5", "recipe.py sets --seed itself, by --seeds"),
+    ("--arms both nothing", "'nothing' is no arm or group of arms"),
+))  # fmt: skip
+def test_flags_that_would_mislead_are_refused(capsys, flags, message):
+    with pytest.raises(SystemExit):
+        recipe.parse_args(flags.split())
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_that_was_tested_otherwise_is_tested_again(quick):
+    path = quick / "experiments/quick_both_seed0/visualizations/metrics.json"
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({**before, "checkpoint": "last"}))
+    benchmark("recipe.py --quick --output results", quick)
+    assert json.loads(path.read_text()) == before
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patched")
+    tiny = "--train_samples=16 --val_samples=4 --distortions_per_image=3 --n_clusters=3"
+    benchmark(f"recipe.py --arms old_approach per_image_2 without_contrast --seeds 0 --epochs 1 --jobs 2 "
+              f"--references photos --test_samples 6 --name tiny --output results --flags='{tiny}'", folder)  # fmt: skip
+    return folder
+
+
+def test_a_type_that_was_left_out_has_its_row(patched):
+    table = (patched / "results/tiny.md").read_text().splitlines()
+    row = next(line for line in table if line.startswith("| `contrast`"))
+    assert 0 <= float(row.split("|")[2]) <= 1
+
+
+def test_all_arms_of_the_same_types_have_the_same_test(patched):
+    digests = {}
+    for path in patched.glob("experiments/*/visualizations/metrics.json"):
+        digests[path.parent.parent.name] = json.loads(path.read_text())["digest"]
+    assert digests.pop("tiny_without_contrast_seed0") not in digests.values()
+    assert len(digests) == 2 and len(set(digests.values())) == 1
+
+
+@pytest.mark.parametrize("arm", ARMS.values())
+def test_an_arms_flags_and_names_exist(arm):
+    flags = arm.flags.format(half=1, double=2).split()
+    train_with_distortions.parse_args(["--experiment_name", "any", *flags])
+    for target in arm.patches:
+        assert pkgutil.resolve_name(target) is not None
 
 
 def test_a_run_that_fails_is_named_with_its_log(tmp_path):
@@ -98,12 +175,14 @@ def test_unknown_distortions_are_judged(quick):
     assert names == ["rain", "fog", "lens_distortion", "chromatic_aberration"]
 
 
-def test_the_old_approach_is_judged_on_both_test_sets(quick):
-    run = "experiments/quick_both_seed0"
-    output, _ = benchmark(f"old_approach.py --old {run} --ours {run}", quick)
-    rows = [line.split("|")[2:4] for line in output.splitlines()[2:]]
-    metrics = json.loads((quick / run / "visualizations" / "metrics.json").read_text())
-    assert rows[0] == rows[1] and float(rows[0][1]) == pytest.approx(metrics["without_pristine"]["srcc"], abs=6e-4)
+def test_the_old_approach_is_judged_on_both_test_sets(patched):
+    runs = [f"experiments/tiny_{arm}_seed0" for arm in ("old_approach", "per_image_2")]
+    output, _ = benchmark("old_approach.py --old {} --ours {}".format(*runs), patched)
+    rows = [list(map(float, line.split("|")[2:4])) for line in output.splitlines()[2:]]
+    for run, (_, on_ours) in zip(runs, rows):
+        metrics = json.loads((patched / run / "visualizations" / "metrics.json").read_text())
+        assert on_ours == pytest.approx(metrics["without_pristine"]["srcc"], abs=6e-4)
+    assert rows[0] != rows[1]
 
 
 def test_what_is_lost_is_shown_by_type_and_level(quick):
@@ -111,6 +190,9 @@ def test_what_is_lost_is_shown_by_type_and_level(quick):
     shares = [line.split("|")[2:-1] for line in output.splitlines() if line.startswith("| jpeg_compression |")][1]
     assert sum(map(float, shares)) == pytest.approx(100, abs=3)
     assert "color_saturation, less" in output and "ΔE" in output
+    differences = color_differences(quick / "experiments/quick_both_seed0")
+    (types,) = read_columns(quick / "experiments/quick_both_seed0", "type")
+    assert (differences[types == "pristine"] == 0).all() and (differences[types == "brightness"] > 3).all()
     _, problem = benchmark("ceiling.py experiments/quick_redrawn_plain_seed0", quick, status=1)
     assert "has no type head" in problem
 
@@ -149,10 +231,14 @@ def test_a_cluster_loss_brings_embeddings_closer_to_their_components(name):
 
 
 def test_the_old_datasets_images_are_pristine_and_carry_the_references_labels(crops):
-    dataset = OldDataset(crops, turn=True, join=True)
+    dataset = OldDataset(crops, DISTORTION_TYPES, 5, turn=True, join=True)
     labels = dataset.labels
     assert (labels.type == len(dataset.types)).all() and (labels.steps == -1).all() and (labels.seam == 0).all()
     assert torch.allclose(old_quality(dataset.images(torch.arange(60))), labels.quality[:60], atol=1e-3)
+
+
+def test_images_that_are_all_less_likely_are_all_told_apart():
+    assert auroc([3, 4, 5], [0, 1, 2]) == 1 and auroc([0, 1, 2], [3, 4, 5]) == 0 and auroc([1, 1], [1, 1]) == 0.5
 
 
 def test_types_that_share_a_cluster_have_none_of_their_own():
@@ -180,9 +266,9 @@ def rows():
 
 
 def test_a_paired_difference_of_equals_is_nothing_and_of_better_is_more(rows):
-    assert paired_difference(rows[0], rows[0]) == {"mean": 0, "interval": [0, 0]}
+    assert paired_difference(rows[0], rows[0]) == {"each": [0, 0, 0], "interval": [0, 0]}
     better = paired_difference(*rows)
-    assert 0 < better["interval"][0] < better["mean"] < better["interval"][1]
+    assert 0 < better["interval"][0] < np.mean(better["each"]) < better["interval"][1]
 
 
 def test_seeds_that_agree_do_not_narrow_the_interval(rows):

@@ -19,6 +19,17 @@ def test_a_step_points_where_the_polar_factor_does(shape):
     assert 0.5 < values.min() and values.max() < 1.3
 
 
+def test_small_singular_values_grow_and_the_others_are_made_about_equal():
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn((128, 1152), generator=generator), full_matrices=False)
+    values = torch.arange(1, 129) ** -2.0
+    values = values / values.norm()
+    grown = (u.T @ orthogonalized(u * values @ v) @ v.T).diag()
+    large = values > 0.01
+    assert 0.5 < grown[large].min() and grown.max() < 1.3
+    assert (grown[-40:] / values[-40:]).median() == pytest.approx(140, rel=0.1) and large.sum() == 9
+
+
 def small_model():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
