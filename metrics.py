@@ -125,9 +125,10 @@ def cluster_measures(clusters, types, n_clusters):
     }
 
 
-def cluster_names(clusters, types, qualities, class_names, n_clusters):
-    """What each cluster holds, for people: 'motion_blur 71 %, gaussian_blur 22 %, quality 38–77'. Types are named from
-    the most frequent on until they cover three quarters; qualities are the 10th and 90th percentile."""
+def cluster_names(clusters, types, directions, qualities, class_names, n_clusters):
+    """What each cluster holds, for people: 'contrast (high) 71 %, motion_blur 22 %, quality 38–77'. Types are named
+    from the most frequent on until they cover three quarters, with a direction where four fifths of them share it;
+    qualities are the 10th and 90th percentile. types (N,) index class_names, directions (N,) are words or ''."""
     names = []
     for k in range(n_clusters):
         inside = clusters == k
@@ -137,11 +138,22 @@ def cluster_names(clusters, types, qualities, class_names, n_clusters):
         shares = np.bincount(types[inside], minlength=len(class_names)) / inside.sum()
         order = np.argsort(-shares, kind="stable")
         enough = min(3, 1 + int(np.searchsorted(np.cumsum(shares[order]), 0.75)))
-        parts = [f"{class_names[i]} {100 * shares[i]:.0f} %" for i in order[:enough] if shares[i] > 0.05]
+        parts = [
+            f"{class_names[i]}{_shared(directions[inside & (types == i)])} {100 * shares[i]:.0f} %"
+            for i in order[:enough]
+            if shares[i] > 0.05
+        ]
         low, high = np.percentile(qualities[inside], [10, 90])
         span = f"{low:.0f}–{high:.0f}" if round(high) > round(low) else f"{low:.0f}"
         names.append(", ".join(parts + [f"quality {span}"]))
     return names
+
+
+def _shared(directions):
+    """' (high)' where at least four fifths are that, else ''."""
+    words, counts = np.unique(directions, return_counts=True)
+    word = words[counts.argmax()]
+    return f" ({word})" if word and counts.max() >= 0.8 * len(directions) else ""
 
 
 def _correlation(measure, true, predicted):

@@ -1,5 +1,7 @@
 """Arrays in, matplotlib Figures out. One colour a distortion, everywhere."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
@@ -123,7 +125,7 @@ def plot_cluster_distribution(counts, class_names, cluster_labels, subtitle):
     for t, name in enumerate(class_names):
         axis.barh(range(len(counts)), counts[:, t], left=left, color=colors[name], label=name)
         left += counts[:, t]
-    axis.set_yticks(range(len(counts)), cluster_labels)
+    axis.set_yticks(range(len(counts)), [textwrap.fill(label, 40) for label in cluster_labels])
     axis.invert_yaxis()
     axis.set_xlabel("images")
     _title(axis, "What is wrong with the images of each cluster", subtitle)

@@ -120,7 +120,8 @@ def measure(args, run, dataset, predictions):
         intervals = bootstrap_intervals(true[chosen], predictions.qualities[chosen], photographs[chosen])
         return values | {f"{name}_interval": interval for name, interval in intervals.items()}
 
-    names = cluster_names(predictions.clusters, types, true, dataset.class_names, n_clusters)
+    directions = direction_words(types, labels.direction.numpy(), dataset.types)
+    names = cluster_names(predictions.clusters, types, directions, true, dataset.class_names, n_clusters)
     return {
         "run": Path(args.experiment).resolve().name,
         "checkpoint": args.checkpoint,
@@ -141,6 +142,12 @@ def measure(args, run, dataset, predictions):
             "flagged": float(predictions.unknown.mean()),
         },
     }
+
+
+def direction_words(types, directions, names):
+    """(N,) 'low', 'high', … or '' where the type has no direction, or the image no type."""
+    words = np.array([*(DISTORTIONS[name].directions or ("", "") for name in names), ("", "")])
+    return words[types, (directions > 0).astype(int)]
 
 
 def by_type(true, predicted, types, names):

@@ -99,5 +99,10 @@ def test_clusters_are_named_for_what_they_hold():
     clusters = np.zeros(100, int)
     types = np.array([1] * 71 + [0] * 22 + [2] * 7)
     qualities = np.linspace(38, 77, 100)
-    names = metrics.cluster_names(clusters, types, qualities, ("gaussian_blur", "motion_blur", "pristine"), 2)
-    assert names == ["motion_blur 71 %, gaussian_blur 22 %, quality 42–73", "empty"]
+    directions = np.array(["high"] * 60 + ["low"] * 11 + [""] * 29)
+    class_names = "motion_blur", "contrast", "pristine"
+    names = metrics.cluster_names(clusters, types, directions, qualities, class_names, 2)
+    assert names == ["contrast (high) 71 %, motion_blur 22 %, quality 42–73", "empty"]
+    directions[50:60] = "low"  # three of ten
+    names = metrics.cluster_names(clusters, types, directions, qualities, class_names, 2)
+    assert names[0] == "contrast 71 %, motion_blur 22 %, quality 42–73"
