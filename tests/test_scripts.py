@@ -255,10 +255,15 @@ def test_display_shows_table_and_figures_in_a_notebook(workplace):
 
 def test_a_run_is_tested_on_other_references(workplace):
     train(workplace, "elsewhere", "--epochs 1")
-    script("test_with_viz.py --experiment experiments/elsewhere --references photos --seed 5 --checkpoint last --test_samples 6 --skip_tsne", workplace)  # fmt: skip
+    script("test_with_viz.py --experiment experiments/elsewhere --references photos --seed 5 --checkpoint last --test_samples 6 --distortions_per_image 2 --skip_tsne", workplace)  # fmt: skip
     metrics = json.loads((workplace / "experiments/elsewhere/visualizations/metrics.json").read_text())
     first = json.loads((workplace / "experiments/tiny/visualizations/metrics.json").read_text())
-    assert metrics["test_references"] == 6 and metrics["digest"] != first["digest"] and metrics["checkpoint"] == "last"
+    assert (
+        metrics["test_references"] == 6
+        and metrics["images"] == 18
+        and metrics["digest"] != first["digest"]
+        and metrics["checkpoint"] == "last"
+    )
 
 
 @pytest.mark.parametrize("command", (
