@@ -15,6 +15,12 @@ def tempered(mixture, embeddings):
     return (mixture.log_joint(embeddings) / embeddings.shape[1]).log_softmax(1)
 
 
+def nearest_pull(mixture, embeddings):
+    """Cross-entropy of the tempered posteriors to the most probable component."""
+    log_posteriors = tempered(mixture, embeddings)
+    return PULL * F.nll_loss(log_posteriors, log_posteriors.detach().argmax(1)).float()
+
+
 def untempered_pull(mixture, embeddings):
     """Cross-entropy to the most probable component, of the mixture's own posteriors and at full strength."""
     log_posteriors = mixture.log_joint(embeddings).log_softmax(1)
@@ -37,20 +43,9 @@ def sharpened_pull(mixture, embeddings):
     return PULL * F.kl_div(log_posteriors, target / target.sum(1, keepdim=True), reduction="batchmean").float()
 
 
-def balanced_pull(mixture, embeddings):
-    """Cross-entropy to the assignment in which components have the shares that the fit gave them (Caron et al.,
-    "Unsupervised learning of visual features by contrasting cluster assignments", NeurIPS 2020)."""
-    log_posteriors = tempered(mixture, embeddings)
-    target, shares = log_posteriors.detach().exp() ** 4, mixture.weights
-    for _ in range(5):
-        target = target / target.sum(0).clamp(min=1e-12) * shares
-        target = target / target.sum(1, keepdim=True)
-    return -PULL * (target * log_posteriors).sum(1).mean().float()
-
-
 CLUSTER_LOSSES = {
+    "nearest": ("to the most probable component", nearest_pull),
     "untempered": ("untempered posteriors, ten times the strength", untempered_pull),
     "center": ("to the component's mean", center_pull),
     "sharpened": ("to sharpened posteriors", sharpened_pull),
-    "balanced": ("to balanced assignments", balanced_pull),
 }

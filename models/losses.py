@@ -6,6 +6,9 @@ loss = quality_loss + cluster_loss_weight × cluster_loss + type_loss_weight × 
 import torch.nn.functional as F
 
 PULL = 0.1
+SHARPNESS = 4  # the power of the posteriors that are assigned
+ROUNDS = 5  # of balancing
+DAMPING = 16  # images with the fit's shares that count beside a batch: the smaller it is, the less a round moves it
 
 
 def quality_loss(predicted, quality):
@@ -15,15 +18,31 @@ def quality_loss(predicted, quality):
 
 
 def cluster_loss(mixture, embeddings):
-    """Mean over images of −0.1 log p(k* | embedding), k* the most probable component, which carries no gradient. It
-    pulls an embedding (B, D) towards its component and away from the others.
+    """Mean over images of −0.1 Σₖ qₖ log p(k | embedding), where the assignment q = balanced(p) carries no gradient. It
+    pulls an embedding (B, D) towards the components it is assigned to and away from the others.
 
-    The posteriors are those of the mixture's log-densities divided by D: undivided, D dimensions make them 0 or 1, and
-    the pull on the few in between has no bound. The factor 0.1 keeps the pull gentler than what the labels teach: at
-    full strength the embeddings run into a few components before the next refit, and the scores with them.
+    The posteriors p are those of the mixture's log-densities divided by D: undivided, D dimensions make them 0 or 1, and
+    the pull on the few in between has no bound. The factor 0.1 keeps the pull gentler than what the labels teach.
     """
     log_posteriors = (mixture.log_joint(embeddings) / embeddings.shape[1]).log_softmax(1)
-    return PULL * F.nll_loss(log_posteriors, log_posteriors.detach().argmax(1)).to(embeddings.dtype)
+    assignment = balanced(log_posteriors.detach(), mixture.weights)
+    return -PULL * (assignment * log_posteriors).sum(1).mean().to(embeddings.dtype)
+
+
+def balanced(log_posteriors, shares):
+    """(B, K) assignments q of a batch, pushed towards the shares s (K,) that the fit gave to components: from q ∝ p⁴
+    on, five times q ← q s / (Σ_batch q + 16 s), each row divided by its sum. This is Sinkhorn's scaling (Cuturi, "Sinkhorn
+    distances", NeurIPS 2013), as used with equal shares by Caron et al. ("Unsupervised learning of visual features by
+    contrasting cluster assignments", NeurIPS 2020), but damped and stopped early.
+
+    Assigned to the most probable component, images between two can go to the same one batch after batch: with many
+    steps between refits, small components ran empty.
+    """
+    assignment = (SHARPNESS * log_posteriors).softmax(1)
+    for _ in range(ROUNDS):
+        assignment = assignment * shares / (assignment.sum(0) + DAMPING * shares)
+        assignment = assignment / assignment.sum(1, keepdim=True)
+    return assignment
 
 
 def type_loss(type_logits, types):

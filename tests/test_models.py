@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from models import load_run
 from models.checkpoint import save_checkpoint
-from models.losses import cluster_loss, quality_loss, type_loss
+from models.losses import balanced, cluster_loss, quality_loss, type_loss
 from models.mixture import Mixture
 from models.quality_net import SINGLE_PIXEL, STEMS, QualityNet, resolve_stem
 from models.run import Run, build, choose_device, tile_corners
@@ -110,7 +111,7 @@ def test_quality_loss_has_known_values_and_gradients():
     assert torch.autograd.gradcheck(lambda p: quality_loss(p, quality), (predicted,))
 
 
-def test_cluster_loss_pulls_to_the_nearest_component_and_away_from_the_others():
+def test_cluster_loss_pulls_to_the_assigned_component_and_away_from_the_others():
     mixture = Mixture(2, 2)
     rng = np.random.default_rng(0)
     mixture.refit(np.concatenate([rng.normal(-3, 1, (200, 2)), rng.normal(3, 1, (200, 2))]), seed=0)
@@ -118,8 +119,39 @@ def test_cluster_loss_pulls_to_the_nearest_component_and_away_from_the_others():
     embedding = (0.4 * left + 0.6 * right).clone().requires_grad_()
     cluster_loss(mixture, embedding[None]).backward()
     assert -embedding.grad @ (right - left) > 0
-    free = embedding.detach()[None].requires_grad_()
-    assert torch.autograd.gradcheck(lambda e: cluster_loss(mixture, e), (free,))
+
+
+def test_cluster_loss_is_a_tenth_of_the_cross_entropy_to_the_balanced_assignment():
+    mixture, rng = Mixture(3, 4), np.random.default_rng(0)
+    centers = 6 * np.eye(4)[rng.choice(3, 300, p=[0.6, 0.3, 0.1])]
+    mixture.refit(rng.normal(size=(300, 4)) + centers, seed=0)
+    embeddings = torch.tensor(rng.normal(size=(64, 4)) + 2, dtype=torch.float32, requires_grad=True)
+    logits = mixture.log_joint(embeddings) / 4
+    expected = 0.1 * F.cross_entropy(logits, balanced(logits.detach().log_softmax(1), mixture.weights))
+    loss = cluster_loss(mixture, embeddings)
+    assert loss.dtype == torch.float32 and torch.isclose(loss.double(), expected)
+    ours, theirs = (torch.autograd.grad(value, embeddings)[0] for value in (loss, expected))
+    assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-8)
+
+
+def test_assignments_go_towards_the_shares_of_the_fit_the_surest_first():
+    """A batch that would all go to the first of two components, some images more surely than others."""
+    first = torch.linspace(0.55, 0.95, 128)
+    assignment = balanced(torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25]))
+    assert torch.allclose(assignment.sum(1), torch.ones(128)) and (assignment[1:, 0] >= assignment[:-1, 0]).all()
+    assert (assignment.argmax(1) == 1).float().mean() == pytest.approx(0.25, abs=0.06)
+
+
+def test_a_batch_that_has_the_shares_of_the_fit_stays():
+    first = torch.cat([torch.linspace(0.65, 0.95, 96), torch.linspace(0.05, 0.35, 32)])
+    assignment = balanced(torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25]))
+    assert (assignment.argmax(1) == torch.tensor([0] * 96 + [1] * 32)).all()
+
+
+@pytest.mark.parametrize("share", (0.5, 0.05))
+def test_a_single_sure_image_stays_even_in_a_small_component(share):
+    assignment = balanced(torch.tensor([[0.9, 0.1]]).log(), torch.tensor([share, 1 - share]))
+    assert assignment[0, 0] > 0.9
 
 
 def test_the_mixture_has_no_parameters():
