@@ -35,7 +35,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--experiment", required=True, help="the run's folder, such as experiments/resnet18_distorted")
-    add("--checkpoint", choices=("best", "last"), default="best", help="best by validation SRCC, or the last epoch's")
+    add("--checkpoint", choices=("best", "last"), default="best", help="chosen by validation SRCC, or the last epoch's")
     add("--test_samples", type=whole(2), default=500, help="held-out references, at most")
     add("--references", help="test on 'cifar10', 'photos' or a folder (default: the run's own source)")
     add("--data_root", help="folder that holds CIFAR-10, or gets it (default: the run's)")

@@ -38,6 +38,7 @@ from references import absolute, load_training_references, resolve_source
 
 ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run is resumed
 WEIGHT_DECAY = 0.1
+TIE = 0.01  # of validation SRCC, a margin for chance over 100 references: of two epochs this close the later is kept
 WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
 AVERAGED_SHARE = 0.04  # of a run's steps: the span of the exponential mean of the weights that is validated and kept
 TURN, JOIN = True, True  # in training references are turned and mirrored, and parts of two are joined
@@ -174,8 +175,8 @@ def main(args):
         tested = {"config": config, "reference_digests": digests, "epoch": epoch, "finished": False,
                   "model": state.averaged.module.state_dict(), "mixture": mixture.state_dict()}  # fmt: skip
         score = -1.0 if math.isnan(scores["srcc"]) else scores["srcc"]
-        if score > best_srcc:
-            best_srcc = score
+        best_srcc = max(best_srcc, score)
+        if score >= best_srcc - TIE:
             save_checkpoint(args.folder / "best.pt", tested)
         save_checkpoint(args.folder / "last.pt", {**tested, **state.state_dicts(), "best_srcc": best_srcc})
 

@@ -113,7 +113,7 @@ def tile_corners(height, width, side):
 
 
 def load_run(folder, checkpoint="best", device="auto"):
-    """The Run in an experiment's folder; checkpoint 'best' (by validation SRCC) or 'last'."""
+    """The Run in an experiment's folder; checkpoint 'best' (chosen by validation SRCC) or 'last'."""
     path = Path(folder) / f"{checkpoint}.pt"
     if not path.is_file():
         raise FileNotFoundError(

@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from math import nan
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
+
+import train_with_distortions
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "--references photos --image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 3 --batch_size 16 --refit_interval 1 --device cpu"  # fmt: skip
@@ -177,10 +180,31 @@ def test_a_run_is_neither_overwritten_nor_mixed(workplace):
     assert (workplace / "experiments/tiny/log.jsonl").read_bytes() == before
 
 
-def test_best_is_the_epoch_of_the_highest_validation_srcc(workplace):
-    scores = [line["srcc"] for line in log_of(workplace, "tiny")]
-    best = torch.load(workplace / "experiments/tiny/best.pt", weights_only=True)
-    assert best["epoch"] == scores.index(max(scores))
+def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_after_a_resume(workplace, monkeypatch):
+    """Scores are given; the run is interrupted after the fifth epoch."""
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(train_with_distortions, "make_deterministic", torch.manual_seed)
+    scores, kept = iter((nan, 0.8, 0.793, 0.786, nan, KeyboardInterrupt, 0.788, 0.81, 0.802, 0.799)), []
+    own_evaluate, own_save = train_with_distortions.evaluate, train_with_distortions.save_checkpoint
+
+    def evaluate(*args):
+        score = next(scores, None)
+        if score is KeyboardInterrupt:
+            raise score
+        return own_evaluate(*args) | ({} if score is None else {"srcc": score})
+
+    def save(path, state):
+        if path.name == "best.pt" and not state["finished"]:
+            kept.append(state["epoch"])
+        own_save(path, state)
+
+    monkeypatch.setattr(train_with_distortions, "evaluate", evaluate)
+    monkeypatch.setattr(train_with_distortions, "save_checkpoint", save)
+    flags = f"--experiment_name ties {TINY} --epochs 9".split()
+    with pytest.raises(KeyboardInterrupt):
+        train_with_distortions.main(train_with_distortions.parse_args(flags))
+    train_with_distortions.main(train_with_distortions.parse_args([*flags, "--resume"]))
+    assert kept == [0, 1, 2, 6, 7]
 
 
 @pytest.mark.parametrize("epochs", (1, 5))
@@ -282,10 +306,7 @@ def test_the_documented_training_commands_run(tmp_path, command):
 
 
 def test_the_defaults_are_the_full_commands_values():
-    sys.path.insert(0, str(ROOT))
-    from train_with_distortions import parse_args
-
-    args = parse_args(["--experiment_name", "resnet18_distorted"])
+    args = train_with_distortions.parse_args(["--experiment_name", "resnet18_distorted"])
     full = dict(backbone="resnet18", n_clusters=8, train_samples=500, val_samples=100, distortions_per_image=5, epochs=50,
                 batch_size=128, lr=1e-3, refit_interval=10, cluster_loss_weight=0.5)  # fmt: skip
     assert {name: getattr(args, name) for name in full} == full
