@@ -247,6 +247,7 @@ def plot_arms(names, columns, subtitle):
         axis.set_yticks(range(len(names)), names)
         axis.set_title(measure, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
+        axis.locator_params(axis="x", nbins=6)
     axis.set_ylim(len(names) - 0.4, -0.6)
     return figure
 

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from arms import ARMS, GROUPS, WITHOUT
 from classical import gather_classical
-from judge import gather, gather_type_head, judge_unknown, late_refits, paired_difference
+from judge import gather, gather_type_head, judge_unknown, paired_difference
+from tables import FIGURE_COLUMNS, cluster_table, left_out_table, own_table, quality_table, refit_table, values_of
 from tqdm import tqdm
 
 import plots
@@ -39,8 +40,7 @@ from errors import UserError
 from models.checkpoint import write_json
 from models.mixture import Mixture
 from references import resolve_source
-from report import spread
-from run_folder import changes_at_refits, changes_of_srcc, read_log, read_metrics
+from run_folder import read_log, read_metrics
 
 FIGURES = "visualizations"
 TEST_FLAGS = {"samples": "test_samples", "distortions_per_image": "distortions_per_image"}
@@ -48,31 +48,6 @@ QUICK_ARMS, QUICK_SEEDS, QUICK_EPOCHS, QUICK_TEST = ["redrawn_plain", "both"], [
 SET_HERE = "experiment_name", "references", "seed", "data_root", "image_size", "epochs"
 OWN_NAMES = {"experiment_name": "name", "seed": "seeds"}
 QUICK_FLAGS = "--train_samples 16 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --refit_interval 1"
-QUALITY_COLUMNS = {
-    "srcc": "SRCC",
-    "srcc_without_pristine": "without pristine",
-    "weakest": "inside the weakest type",
-}
-CLUSTER_COLUMNS = {
-    "nmi": "NMI with the types",
-    "stability": "ARI between seeds",
-    "unknown": "AUROC of unknown types",
-    "active": "active",
-    "effective": "effective number",
-    "own": "types with their own",
-    "least_lift": "least share in the best cluster / base rate",
-}
-ONE_DIGIT = ("active", "effective", "own", "least_lift")
-FIGURE_COLUMNS = {
-    "srcc_without_pristine": "SRCC without pristine",
-    "nmi": "NMI of clusters and types",
-    "unknown": "AUROC of unknown types",
-}
-OTHER_ROWS = {
-    "type_head": "the choices of redrawn_type's type head, as clusters",
-    "brisque_svr": "BRISQUE's 36 features, support-vector regressor",
-    "niqe_like": "distance of these features from pristine ones, untrained",
-}
 
 
 def parse_args(argv=None):
@@ -261,10 +236,11 @@ def write_results(rows, args):
     tested = read_metrics(folder_of(args, trained[0], args.seeds[0]))
     about = {"references": tested["references"], "test_references": tested["test_references"], "epochs": args.epochs,
              "seeds": args.seeds, "image_size": args.image_size, "flags": args.flags}  # fmt: skip
-    left_out = [name for name in trained if name in WITHOUT]
-    tables = [quality_table(rows, args), cluster_table(rows), refit_table(trained, args), own_table(rows, trained)]
-    tables += [left_out_table(left_out, args)] * bool(left_out)
-    text = "\n".join("\n".join([*lines, ""]) for lines in tables)
+    folders = {name: folders_of(args, name) for name in trained}
+    left_out = {name.removeprefix("without_"): runs for name, runs in folders.items() if name in WITHOUT}
+    found = [quality_table(rows, args.against), cluster_table(rows), refit_table(folders, args.epochs)]
+    found += [own_table(rows, trained)] + [left_out_table(left_out)] * bool(left_out)
+    text = "\n".join("\n".join([*lines, ""]) for lines in found)
     print(f"\n{text}")
     files = {suffix: folder / f"{args.name}.{suffix}" for suffix in ("md", "json", "png")}
     files["md"].write_text(text, encoding="utf-8")
@@ -275,106 +251,6 @@ def write_results(rows, args):
     subtitle = f"{args.epochs} epochs, seeds {seeds}, {tested['images']} held-out images from {tested['references']}"
     plots.plot_arms(list(rows), columns, subtitle).savefig(files["png"], dpi=100)
     print("\n".join(map(str, files.values())))
-
-
-def quality_table(rows, args):
-    judged = {name: row for name, row in rows.items() if "srcc" in row["runs"][0]}
-    differences = [difference_cell(row["difference"]) for row in judged.values()]
-    cells = zip(*names_and_whats(judged), *cells_of(judged, QUALITY_COLUMNS), differences)
-    against = f"without pristine, less `{args.against}`'s: over seeds [95 % over test images]"
-    return markdown(["arm", "what it is", *QUALITY_COLUMNS.values(), against], cells)
-
-
-def cluster_table(rows):
-    clustered = {name: row for name, row in rows.items() if "nmi" in row["runs"][0]}
-    cells = zip(*names_and_whats(clustered), *cells_of(clustered, CLUSTER_COLUMNS))
-    return markdown(["clusters of", "what it is", *CLUSTER_COLUMNS.values()], cells)
-
-
-def names_and_whats(rows):
-    """(names, what each is)"""
-    return [f"`{name}`" for name in rows], [ARMS[name].what if name in ARMS else OTHER_ROWS[name] for name in rows]
-
-
-def cells_of(rows, columns):
-    """[a column's cells, one a row]: mean ± std over seeds."""
-    return [[cell(values, 1 if name in ONE_DIGIT else 3) for values in values_of(rows, name)] for name in columns]
-
-
-def markdown(titles, rows):
-    """The lines of a table."""
-    return [f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows)]
-
-
-def values_of(rows, name):
-    """[the values of one column, a list for each row]."""
-    if name == "stability":
-        return [[row[name]] for row in rows.values()]
-    values = [[run.get(name, np.nan) for run in row["runs"]] for row in rows.values()]
-    return [[len(own) if isinstance(own, list) else own for own in of_arm] for of_arm in values]
-
-
-def cell(values, digits):
-    return "–" if np.isnan(values).all() else spread(values, digits)
-
-
-def difference_cell(difference):
-    if difference is None:
-        return ""
-    each, (low, high) = np.array(difference["each"]), difference["interval"]
-    spread_of_seeds = f" ± {each.std(ddof=1):.3f}" if len(each) > 1 else ""
-    return f"{each.mean():+.3f}{spread_of_seeds} [{low:+.3f}, {high:+.3f}]"
-
-
-def refit_table(arms, args):
-    """A row an arm: what its refits cost and kept. Where the cluster loss has no weight, refits change nothing in the
-    training: redrawn_type is the same run without refits."""
-    titles = ("refits of", "worst change of validation SRCC", "mean change, less `redrawn_type`'s in the same epochs",
-              "share of images kept, second half: mean (least)",
-              "log-likelihood less a fresh fit's, nats an image: mean (least)")  # fmt: skip
-    lines = []
-    for arm in arms:
-        folders = folders_of(args, arm)
-        changes = [changes_at_refits(folder) for folder in folders]
-        if not any(changes):
-            continue
-        extra = extra_changes(changes, folders_of(args, "redrawn_type")) if "redrawn_type" in arms else []
-        kept, gaps = (sum(of_runs, []) for of_runs in zip(*[late_refits(folder, args.epochs) for folder in folders]))
-        worst = min(change for of_run in changes for change in of_run.values())
-        mean = f"{np.mean(extra):+.4f}" if extra else "–"
-        lines.append([f"`{arm}`", f"{worst:+.4f}", mean, mean_and_least(kept, ".3f"), mean_and_least(gaps, "+.3f")])
-    return markdown(titles, lines)
-
-
-def extra_changes(changes, folders):
-    """The changes at refits [{epoch: change} of each seed] less those of other runs in the same epochs."""
-    others = [changes_of_srcc(folder) for folder in folders]
-    return [ours[epoch] - theirs[epoch] for ours, theirs in zip(changes, others) for epoch in ours]
-
-
-def left_out_table(arms, args):
-    """A row an arm that was trained without a type: what it makes of that type."""
-    lines = []
-    for arm in arms:
-        name = arm.removeprefix("without_")
-        runs = [judge_unknown(folder)[name] for folder in folders_of(args, arm)]
-        flagged = spread([100 * run["flagged"] for run in runs], 1)
-        lines.append(
-            [f"`{name}`", spread([run["auroc"] for run in runs]), flagged, spread([run["srcc"] for run in runs])]
-        )
-    return markdown(["trained without", "AUROC of its images", "flagged, %", "SRCC inside"], lines)
-
-
-def mean_and_least(values, form):
-    return f"{np.mean(values):{form}} ({min(values):{form}})" if values else "–"
-
-
-def own_table(rows, arms):
-    """A row an arm: in how many seeds each type had a cluster of its own."""
-    types = list(dict.fromkeys(name for arm in arms for run in rows[arm]["runs"] for name in run["lifts"]))
-    counts = [[sum(name in run["own"] for run in rows[arm]["runs"]) for name in types] for arm in arms]
-    lines = [[f"`{arm}`", *map(str, of_arm)] for arm, of_arm in zip(arms, counts)]
-    return markdown([f"own cluster, of {len(rows[arms[0]]['runs'])} seeds", *types], lines)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import recipe  # noqa: E402
+import tables  # noqa: E402
 from arms import ARMS, GROUPS, diagonal_fit  # noqa: E402
 from ceiling import color_differences  # noqa: E402
 from classical import brisque_features  # noqa: E402
@@ -85,7 +86,15 @@ def test_changes_at_refits_are_compared_in_the_same_epochs(tmp_path):
         rows = [json.dumps({"epoch": epoch, "srcc": score}) for epoch, score in enumerate(scores)]
         (tmp_path / str(seed)).mkdir()
         (tmp_path / str(seed) / "log.jsonl").write_text("\n".join([*rows, ""]))
-    assert recipe.extra_changes([{2: 0.0}, {1: 0.3}], [tmp_path / "0", tmp_path / "1"]) == pytest.approx([0.2, 0.2])
+    assert tables.extra_changes([{2: 0.0}, {1: 0.3}], [tmp_path / "0", tmp_path / "1"]) == pytest.approx([0.2, 0.2])
+
+
+def test_the_fewest_active_clusters_of_all_seeds_and_epochs_are_told(tmp_path):
+    for seed, active in enumerate(((8, 6), (7, 8))):
+        rows = [json.dumps({"epoch": 0}), *(json.dumps({"epoch": 1, "active_clusters": found}) for found in active)]
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "log.jsonl").write_text("\n".join([*rows, ""]))
+    assert tables.fewest_active([tmp_path / "0", tmp_path / "1"]) == 6
 
 
 def test_refits_of_the_second_half_are_counted_once(tmp_path):
@@ -124,7 +133,7 @@ def test_flags_that_would_mislead_are_refused(capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_run_that_was_tested_otherwise_is_not_done(quick, monkeypatch):
+def test_a_run_that_was_tested_otherwise_is_not_done_and_tested_again(quick, monkeypatch):
     monkeypatch.chdir(quick)
     args, path = recipe.parse_args(["--quick"]), Path("experiments/quick_both_seed0/visualizations/metrics.json")
     before = path.read_text()
@@ -132,7 +141,9 @@ def test_a_run_that_was_tested_otherwise_is_not_done(quick, monkeypatch):
     for change in ({"checkpoint": "last"}, {"test": {**json.loads(before)["test"], "samples": 23}}):
         path.write_text(json.dumps({**json.loads(before), **change}))
         assert not recipe.is_done(args, "both", 0)
-    path.write_text(before)
+    path.write_text(json.dumps({**json.loads(before), "checkpoint": "last"}))
+    benchmark("recipe.py --quick --output results", quick)
+    assert json.loads(path.read_text()) == json.loads(before)
 
 
 def test_arms_with_other_training_images_have_the_same_test():
@@ -144,8 +155,8 @@ def test_arms_with_other_training_images_have_the_same_test():
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("patched")
-    tiny = "--train_samples=16 --val_samples=4 --distortions_per_image=2 --n_clusters=3"
-    benchmark(f"recipe.py --arms old_approach without_contrast --seeds 0 --epochs 1 --jobs 2 "
+    tiny = "--train_samples=16 --val_samples=4 --distortions_per_image=3 --n_clusters=3"
+    benchmark(f"recipe.py --arms old_approach per_image_2 without_contrast --seeds 0 --epochs 1 --jobs 2 "
               f"--references photos --test_samples 6 --name tiny --output results --flags='{tiny}'", folder)  # fmt: skip
     return folder
 
@@ -154,6 +165,14 @@ def test_a_type_that_was_left_out_has_its_row(patched):
     table = (patched / "results/tiny.md").read_text().splitlines()
     row = next(line for line in table if line.startswith("| `contrast`"))
     assert 0 <= float(row.split("|")[2]) <= 1
+
+
+def test_all_arms_of_the_same_types_have_the_same_test(patched):
+    digests = {}
+    for path in patched.glob("experiments/*/visualizations/metrics.json"):
+        digests[path.parent.parent.name] = json.loads(path.read_text())["digest"]
+    assert digests.pop("tiny_without_contrast_seed0") not in digests.values()
+    assert len(digests) == 2 and len(set(digests.values())) == 1
 
 
 @pytest.mark.parametrize("arm", ARMS.values())
@@ -177,7 +196,7 @@ def test_unknown_distortions_are_judged(quick):
 
 
 def test_the_old_approach_is_judged_on_both_test_sets(patched):
-    runs = [f"experiments/tiny_{arm}_seed0" for arm in ("old_approach", "without_contrast")]
+    runs = [f"experiments/tiny_{arm}_seed0" for arm in ("old_approach", "per_image_2")]
     output, _ = benchmark("old_approach.py --old {} --ours {}".format(*runs), patched)
     rows = [list(map(float, line.split("|")[2:4])) for line in output.splitlines()[2:]]
     for run, (_, on_ours) in zip(runs, rows):
