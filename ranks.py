@@ -1,0 +1,153 @@
+"""Training shared out among processes that torchrun starts: one for each GPU, or for a part of a CPU's cores.
+
+Every process runs the whole script and holds the whole network. Each trains its share of the same batches, and what a
+step needs of a batch as a whole is summed over the processes, so that together they take the step that one would. A
+process is known by its rank, from 0; the first writes. A single process gets back what it gives.
+"""
+
+import os
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from errors import UserError
+
+
+def count():
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank():
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_first():
+    return rank() == 0
+
+
+@contextmanager
+def joined(device):
+    """Inside, processes that torchrun started work together; the first alone speaks. Gives the device of this one:
+    where several share a machine, 'cuda' stands for the GPU of each."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield device
+        return
+    if device.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun starts more processes here than the {torch.cuda.device_count()} GPUs that torch sees; "
+                "lower --nproc_per_node, or give --device cpu"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        if is_first():
+            yield device
+        else:
+            with open(os.devnull, "w") as silence, redirect_stdout(silence), redirect_stderr(silence):
+                yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def share(order):
+    """This process's part of an order (N,): every count()-th of it, so an equal part of each batch whose size is a
+    multiple of count()."""
+    return order[rank() :: count()]
+
+
+def total(values):
+    """The sum of a tensor over processes; its gradient goes back to each of them."""
+    return _Total.apply(values) if count() > 1 else values
+
+
+def total_gradients(model):
+    """Make each parameter's gradient its sum over processes."""
+    if count() == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    summed = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(summed)
+    for gradient, values in zip(gradients, summed.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(values.view_as(gradient))
+
+
+def part(images):
+    """The indices that this process predicts of so many images: a piece of them, in order."""
+    return torch.arange(images).tensor_split(count())[rank()]
+
+
+def gathered(values, images):
+    """(images, …) everywhere, from each process's values (n, …) for its part(images)."""
+    if count() == 1:
+        return values
+    longest = -(-images // count())
+    padded = values.new_zeros(longest, *values.shape[1:])
+    padded[: len(values)] = values
+    pieces = [torch.empty_like(padded) for _ in range(count())]
+    dist.all_gather(pieces, padded)
+    lengths = [len(piece) for piece in torch.arange(images).tensor_split(count())]
+    return torch.cat([piece[:length] for piece, length in zip(pieces, lengths)])
+
+
+def from_first(make):
+    """What make() gives in the first process, everywhere; the others do not call it."""
+    if count() == 1:
+        return make()
+    answer = [make() if is_first() else None]
+    dist.broadcast_object_list(answer)
+    return answer[0]
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(context, values):
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(context, gradient):
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose statistics, in training, are of the images of all processes, on any device (torch's own
+    SyncBatchNorm is for GPUs only)."""
+
+    def forward(self, features):
+        if not self.training or count() == 1:
+            return super().forward(features)
+        values = features.float()
+        size = total(values.new_tensor(values.numel() / values.shape[1]))
+        mean = total(values.sum((0, 2, 3))) / size
+        centred = values - mean[:, None, None]
+        variance = total(centred.square().sum((0, 2, 3))) / size
+        self._remember(mean.detach(), variance.detach() * size / (size - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)
+
+    def _remember(self, mean, variance):
+        """The running statistics, as batch norm keeps them: a momentum of None stands for the mean of all batches."""
+        self.num_batches_tracked += 1
+        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
+
+
+def share_batch_norm(model):
+    """The model, its batch norm taken over all processes where there are several."""
+    for parent in list(model.modules()) if count() > 1 else ():
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                shared = SharedBatchNorm(child.num_features, child.eps, child.momentum)
+                shared.load_state_dict(child.state_dict())
+                setattr(parent, name, shared)
+    return model
