@@ -1,11 +1,13 @@
 """What every script's command line shares: value types for flags, and one line instead of a traceback for mistakes."""
 
 import argparse
+import signal
 import sys
 
 from errors import UserError
 
 MAX_SEED = 2**32 - 1  # scikit-learn takes no larger one
+AGAIN = "give the same command again"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -48,12 +50,30 @@ def _number(kind, name, low, high):
     return parse
 
 
-def run_script(main, parse_args, when_interrupted="give the same command again"):
-    """Run main(parse_args()); a user's mistake or a failing disk gives one line on stderr and exit status 1."""
+def run_script(main, parse_args, how_to_go_on=lambda args: AGAIN):
+    """Run main(parse_args()). A user's mistake or a failing disk gives one line on stderr and exit status 1, Ctrl-C
+    and SIGTERM one and 130: how_to_go_on(args) says which command comes next."""
+    terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    args = None
     try:
-        main(parse_args())
-    except (UserError, OSError) as problem:
+        args = parse_args()
+        main(args)
+    except UserError as problem:
         sys.exit(f"error: {problem}")
+    except OSError as problem:
+        if problem.errno is None:  # one of ours, with its way out
+            sys.exit(f"error: {problem}")
+        sys.exit(f"error: {problem.filename}: {problem.strerror}; when that is mended: {how_to_go_on(args)}")
     except KeyboardInterrupt:
-        print(f"\ninterrupted: {when_interrupted}", file=sys.stderr)
+        print(f"\ninterrupted; to go on: {how_to_go_on(args)}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def tell_interrupt(kind, problem, traceback):
+    """A sys.excepthook for a script's imports, which take seconds: Ctrl-C gives one line there too."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"\ninterrupted; to go on: {AGAIN}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, problem, traceback)

@@ -7,10 +7,11 @@ Without --experiment it shows the run that was tested last.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from command_line import HelpFormatter, run_script
+from errors import UserError
+from files import read_json
 from report import table
 
 
@@ -27,12 +28,16 @@ def main(args):
         name = args.experiment or "experiments/<name>"
         print(f"nothing tested yet; run: python test_with_viz.py --experiment {name}")
         return
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    images = [path.with_name(name) for name in metrics["figures"]]
+    again = f"test the run again: python test_with_viz.py --experiment {folder}"
+    metrics = read_json(path, again)
+    try:
+        lines, images = table(metrics), [path.with_name(name) for name in metrics["figures"]]
+    except KeyError as missing:
+        raise UserError(f"{path} has no {missing}, so another version wrote it; {again}") from missing
     if in_notebook():
-        show_inline(metrics, images)
+        show_inline(lines, images)
     else:
-        print("\n".join([*table(metrics), "", *map(str, images)]))
+        print("\n".join([*lines, "", *map(str, images)]))
 
 
 def newest_tested_run():
@@ -48,10 +53,10 @@ def in_notebook():
     return hasattr(get_ipython(), "kernel")
 
 
-def show_inline(metrics, images):
+def show_inline(lines, images):
     from IPython.display import Image, display
 
-    print("\n".join(table(metrics)))
+    print("\n".join(lines))
     for image in images:
         display(Image(filename=str(image)))
 

@@ -1,15 +1,21 @@
-"""A run's folder: what may be replaced, when, its log, and what was measured of it."""
+"""A run's folder: what may be replaced, when and by whom, its log and last checkpoint, and what was measured of it."""
 
 import itertools
 import json
+import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
-from errors import UserError
-from models.checkpoint import with_nan, without_nan, write_atomically, write_json
+from errors import Damaged, UserError
+from files import append_line, read_json, read_lines, with_nan, write_atomically, write_json
+from models.checkpoint import load_checkpoint, save_checkpoint
+
+if os.name == "posix":
+    import fcntl
 
 # config.json is the first to be removed and written: without it the rest is no run that could be resumed.
-RUN_FILES = ("config.json", "log.jsonl", "last.pt", "best.pt")
+RUN_FILES = ("config.json", "log.jsonl", "last.pt", "last.prev.pt", "best.pt")
 
 
 def refuse_to_mix(folder):
@@ -21,66 +27,113 @@ def refuse_to_mix(folder):
         )
 
 
+@contextmanager
+def locked(folder):
+    """Keep other processes from training into the folder. Yields the lock, an open file; it dies with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a") as lock:
+        try:
+            if os.name == "posix":  # elsewhere runs are not locked
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder} is being trained by another process; wait for its end, or give another --experiment_name"
+            ) from None
+        except OSError as problem:  # a file system without locks
+            print(f"warning: {folder} cannot be locked against a second run ({problem.strerror})")
+        yield lock
+
+
+def refuse_if_lost(folder, lock):
+    """Raise UserError where the folder was deleted since it was locked, also if another has taken its place."""
+    if os.fstat(lock.fileno()).st_nlink == 0 or not (folder / "config.json").exists():
+        raise UserError(f"{folder} was deleted or moved while its run was under way, which stops here")
+
+
 def has_begun(folder):
     """Whether there is a checkpoint to go on from. Without one, a run that is no further begins again."""
-    if (folder / "last.pt").is_file():
+    if any((folder / name).is_file() for name in ("last.pt", "last.prev.pt")):
         return True
     if len(read_log(folder)) > 1 or (folder / "visualizations").exists():
         raise UserError(f"{folder} has no last.pt to go on from; --overwrite starts the run anew")
     return False
 
 
-def start(folder, config):
-    """Leave config.json alone in the folder; files that are not a run's stay."""
-    for name in RUN_FILES:
+def start(folder, config, resume=False):
+    """Leave config.json alone in the folder; files that are not a run's stay. With resume it is there all the time, so
+    that a run that is killed in here can be resumed again."""
+    for name in RUN_FILES[1:] if resume else RUN_FILES:
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "visualizations", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_temporary(folder)
     write_json(folder / "config.json", config)
 
 
+def remove_temporary(folder):
+    """Half-written files that a kill has left."""
+    for name in RUN_FILES:
+        (folder / f"{name}.tmp").unlink(missing_ok=True)
+
+
+def save(folder, name, state):
+    """Write best.pt or last.pt; the last.pt before it becomes last.prev.pt."""
+    save_checkpoint(folder / f"{name}.pt", state, folder / "last.prev.pt" if name == "last" else None)
+
+
+def load_last(folder, device):
+    """What last.pt holds. Where it is damaged or missing, what last.prev.pt holds, which then takes its place."""
+    problems = []
+    for path in (folder / "last.pt", folder / "last.prev.pt"):
+        try:
+            state = load_checkpoint(path, device)
+        except Damaged:
+            problems.append(f"{path} is damaged")
+        except FileNotFoundError:
+            problems.append(f"{path} does not exist")
+        else:
+            if problems:
+                print(f"warning: {problems[0]}; going on from {path.name}, epoch {state['epoch'] + 1}", flush=True)
+                os.replace(path, folder / "last.pt")
+            return state
+    raise UserError(f"{'; '.join(problems)}; --overwrite starts the run anew")
+
+
 def append_log(folder, line):
-    """Add a dict as a line of JSON."""
-    with open(folder / "log.jsonl", "a") as log:
-        log.write(json.dumps(without_nan(line)) + "\n")
+    append_line(folder / "log.jsonl", line)
 
 
 def read_log(folder):
-    return read_lines(folder / "log.jsonl")
+    """The lines of a run's log as dicts."""
+    folder = Path(folder)
+    resume = f"python train_with_distortions.py --experiment_name {folder.name} --resume"
+    return read_lines(folder / "log.jsonl", f"the run's last.pt has it whole, and puts it back: {resume}")
 
 
-def read_lines(path):
-    """The lines of a log as dicts; a last line that was cut short is left out, and a missing file has none."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def trim_log(folder, epochs):
-    """Drop what was logged after the checkpoint, a half line too; those epochs will run again."""
-    path = folder / "log.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    if len(lines) < epochs:
-        raise UserError(f"{path} has {len(lines)} lines for {epochs} epochs, so the run cannot go on; start a new one")
-    if len(lines) > epochs:
-        write_atomically(path, lambda file: file.writelines(lines[:epochs]))
+def put_back_log(folder, lines):
+    """Make the log what these lines were, whatever a kill, a full disk or an editor left."""
+    path, text = folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()
+    if not path.exists() or path.read_bytes() != text:
+        print(f"{path} was not as last.pt has it: put back, {len(lines)} epochs", flush=True)
+        write_atomically(path, lambda file: file.write(text))
 
 
 def read_metrics(folder):
     """What test_with_viz.py measured of a run, nan where it could not be computed."""
     folder = Path(folder)
-    path = folder / "visualizations" / "metrics.json"
+    path, test = folder / "visualizations" / "metrics.json", f"python test_with_viz.py --experiment {folder}"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; run: python test_with_viz.py --experiment {folder}")
-    return with_nan(json.loads(path.read_text()))
+        raise FileNotFoundError(f"{path} does not exist; run: {test}")
+    return with_nan(read_json(path, f"test the run again: {test}"))
 
 
 def changes_at_refits(folder):
     """{epoch of a refit: the change of validation SRCC from the epoch before it}."""
     changes = changes_of_srcc(folder)
-    return {line["epoch"]: changes[line["epoch"]] for line in read_log(Path(folder)) if line["refit"]}
+    return {line["epoch"]: changes[line["epoch"]] for line in read_log(folder) if line["refit"]}
 
 
 def changes_of_srcc(folder):
     """{epoch: the change of validation SRCC from the epoch before it}."""
-    log = with_nan(read_log(Path(folder)))
+    log = with_nan(read_log(folder))
     return {after["epoch"]: after["srcc"] - before["srcc"] for before, after in itertools.pairwise(log)}

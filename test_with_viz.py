@@ -8,6 +8,7 @@ Everything lands in the run's visualizations/ folder.
 
 import argparse
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ import plots
 from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from distortions import DISTORTIONS
 from errors import UserError
+from files import write_atomically, write_json
 from held_out import held_out_dataset
 from metrics import bootstrap_intervals, cluster_measures, cluster_names, quality_measures, rmse, srcc
 from models import load_run
-from models.checkpoint import write_json
 from models.run import Predictions
 from references import resolve_source
 from report import table
@@ -51,7 +52,7 @@ def parse_args(argv=None):
 
 
 def main(args):
-    run = load_run(args.experiment, args.checkpoint, args.device)
+    run, log = load_run(args.experiment, args.checkpoint, args.device), read_log(args.experiment)
     dataset, test = load_test(args, run)
     images, predictions = predict(run, dataset)
     metrics = {**measure(args, run, dataset, predictions), "test": test, "figures": []}
@@ -63,7 +64,7 @@ def main(args):
     ):  # metrics.json comes back last: it vouches for the rest
         old.unlink(missing_ok=True)
     write_predictions(folder / "predictions.csv", dataset, predictions)
-    for name, figure in figures(args, run, dataset, images, predictions, metrics):
+    for name, figure in figures(args, run, log, dataset, images, predictions, metrics):
         figure.savefig(folder / f"{name}.png", dpi=100)
         metrics["figures"].append(f"{name}.png")
     write_json(folder / "metrics.json", metrics)
@@ -167,22 +168,22 @@ def write_predictions(path, dataset, predictions):
     header = ("image", "reference", "photograph", "steps", "type", "direction", "level", "quality",
               "predicted_quality", "cluster", "responsibility", "predicted_type",
               "type_probability", "log_likelihood", "unknown")  # fmt: skip
-    with open(path.with_suffix(".tmp"), "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(header)
-        for i in range(len(dataset)):
-            numbers = labels.level[i], labels.quality[i], predictions.qualities[i]
-            level, true, predicted = (f"{value:.4f}" for value in numbers)
-            cluster = predictions.clusters[i]
-            guess = (dataset.class_names[guesses[i].argmax()], f"{guesses[i].max():.9g}") if guesses.size else ("", "")
-            table.writerow(
-                (i, dataset.references.names[labels.reference[i]],
-                 dataset.references.photographs[labels.reference[i]], steps_in_words(dataset, i),
-                 dataset.class_names[labels.type[i]], labels.direction[i].item(), level, true, predicted, cluster,
-                 f"{predictions.responsibilities[i, cluster]:.4f}", *guess,
-                 f"{predictions.log_likelihoods[i]:.9g}", int(predictions.unknown[i]))
-            )  # fmt: skip
-    path.with_suffix(".tmp").replace(path)
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(header)
+    for i in range(len(dataset)):
+        numbers = labels.level[i], labels.quality[i], predictions.qualities[i]
+        level, true, predicted = (f"{value:.4f}" for value in numbers)
+        cluster = predictions.clusters[i]
+        guess = (dataset.class_names[guesses[i].argmax()], f"{guesses[i].max():.9g}") if guesses.size else ("", "")
+        table.writerow(
+            (i, dataset.references.names[labels.reference[i]],
+             dataset.references.photographs[labels.reference[i]], steps_in_words(dataset, i),
+             dataset.class_names[labels.type[i]], labels.direction[i].item(), level, true, predicted, cluster,
+             f"{predictions.responsibilities[i, cluster]:.4f}", *guess,
+             f"{predictions.log_likelihoods[i]:.9g}", int(predictions.unknown[i]))
+        )  # fmt: skip
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def steps_in_words(dataset, i):
@@ -192,7 +193,7 @@ def steps_in_words(dataset, i):
     return " + ".join(f"{dataset.types[t]} {level:.2f}" for t, level in steps)
 
 
-def figures(args, run, dataset, images, predictions, metrics):
+def figures(args, run, log, dataset, images, predictions, metrics):
     """Yield (file name, Figure) in the order in which they are best read."""
     labels, classes, types = dataset.labels, dataset.class_names, dataset.labels.type.numpy()
     true, predicted, clusters = labels.quality.double().numpy(), predictions.qualities, predictions.clusters
@@ -229,7 +230,6 @@ def figures(args, run, dataset, images, predictions, metrics):
     points, axis_names = pca(z)
     yield "pca", plots.plot_embedding(points[some], *shown, "PCA", sampled, axis_names)
     yield "samples", samples_figure(dataset, images, predictions, subtitle)
-    log = read_log(Path(args.experiment))
     if log:
         source = f"{metrics['run']}, trained on {metrics['trained_on']}"
         yield "training_curves", plots.plot_training_curves(log, source)

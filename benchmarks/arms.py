@@ -74,18 +74,18 @@ CLUSTERING = {
     "clusters_auto": Arm("the number of clusters by BIC", "--n_clusters auto"),
 }
 LOSSES = {
-    f"cluster_{name}": Arm(f"cluster loss: {what}", patches={"train_with_distortions.cluster_loss": loss})
+    f"cluster_{name}": Arm(f"cluster loss: {what}", patches={"training.cluster_loss": loss})
     for name, (what, loss) in CLUSTER_LOSSES.items()
 }
 PARTS = {
     "no_turning": Arm("references not turned", patches={"train_with_distortions.TURN": False}),
     "no_joining": Arm("references not joined", patches={"train_with_distortions.JOIN": False}),
     "no_average": Arm("the weights themselves, not their running mean",
-                      patches={"train_with_distortions.AVERAGED_SHARE": 0}),
+                      patches={"training.AVERAGED_SHARE": 0}),
     "no_cosines": Arm("random filters in the stem",
                       patches={"models.quality_net.start_from_cosines": lambda weight: None}),
-    "adamw": Arm("AdamW for all weights, three times the weight decay", patches={"train_with_distortions.Muon": adamw}),
-    "squared_loss": Arm("squared quality loss", patches={"train_with_distortions.quality_loss": squared_loss}),
+    "adamw": Arm("AdamW for all weights, three times the weight decay", patches={"training.Muon": adamw}),
+    "squared_loss": Arm("squared quality loss", patches={"training.quality_loss": squared_loss}),
     "float32": Arm("a network in float32", "--no-amp"),
     "lr_half": Arm("half the learning rate", "--lr 5e-4"),
     "lr_double": Arm("twice the learning rate", "--lr 2e-3"),

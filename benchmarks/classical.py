@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from distorted_dataset import DistortedImageDataset
 from errors import UserError
+from files import write_json
 from metrics import srcc
 from models import load_run
-from models.checkpoint import write_json
 from references import load_training_references
 from run_folder import read_metrics
 

@@ -1,6 +1,5 @@
 """What tested runs are worth: numbers of an arm over its seeds, and paired differences between arms."""
 
-import json
 from itertools import combinations
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from tested import read_columns, tested_dataset
 from distorted_dataset import DistortedImageDataset
 from distortions import DISTORTION_TYPES, DISTORTIONS
 from errors import UserError
+from files import read_json, read_lines, with_nan, write_json
 from metrics import ACTIVE_SHARE, cluster_measures, srcc
 from models import load_run
-from models.checkpoint import with_nan, write_json
-from run_folder import read_lines, read_metrics
+from run_folder import read_metrics
 
 ROUNDS = 300  # of the bootstrap
 
@@ -103,7 +102,7 @@ def late_refits(folder, epochs):
     """Of each refit in the second half of training (the fit after it among them): (shares of images that kept their
     cluster, log-likelihoods less those of a fresh fit, nats an image)."""
     last = {
-        line["epoch"]: line for line in read_lines(folder / "refits.jsonl")
+        line["epoch"]: line for line in read_lines(folder / "refits.jsonl", "train the run anew")
     }.values()  # a resumed run may have a refit twice
     late = [line for line in last if line["epoch"] >= epochs / 2 and line["kept"] is not None]
     return [line["kept"] for line in late], [line["log_likelihood"] - line["fresh_log_likelihood"] for line in late]
@@ -149,7 +148,7 @@ def judge_unknown(folder):
     path = figures / "unknown.json"
     names = [name for name in DISTORTIONS if name not in tested["by_type"]]
     if path.is_file() and path.stat().st_mtime > (figures / "metrics.json").stat().st_mtime:
-        found = with_nan(json.loads(path.read_text()))
+        found = with_nan(read_json(path, "delete it, and it is made again"))
         if list(found) == names:
             return found
     run = load_run(folder, tested["checkpoint"])

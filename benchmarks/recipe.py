@@ -37,7 +37,7 @@ import test_with_viz
 import train_with_distortions
 from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from errors import UserError
-from models.checkpoint import write_json
+from files import write_json
 from models.mixture import Mixture
 from references import resolve_source
 from run_folder import read_log, read_metrics

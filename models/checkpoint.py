@@ -1,68 +1,48 @@
-"""Files of tensors and plain JSON values, written whole or not at all."""
+"""Files of tensors and plain JSON values, with a checksum over every byte."""
 
-import json
-import math
-import os
+import io
 import pickle
-import zipfile
+import zlib
 from pathlib import Path
 
 import torch
 
-from errors import UserError
+from errors import Damaged, UserError
+from files import write_atomically
 
-FORMAT = 2
-
-
-def write_atomically(path, write):
-    """Call write(file) on a temporary neighbour of path, then put it in path's place."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+FORMAT = 3  # from 3 on, four bytes after torch's file: its CRC-32
+CRC_BYTES = 4
+ZIP_END = b"PK\x05\x06"  # begins the last 22 bytes of torch's file
 
 
-def write_json(path, value):
-    """Indented JSON with a closing newline."""
-    write_atomically(path, lambda file: file.write((json.dumps(without_nan(value), indent=2) + "\n").encode()))
-
-
-def without_nan(value):
-    """JSON has no nan: null stands for a value that could not be computed."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def with_nan(value):
-    """What was written with null for nan, as it was."""
-    if isinstance(value, dict):
-        return {key: with_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_nan(item) for item in value]
-    return math.nan if value is None else value
-
-
-def save_checkpoint(path, state):
-    """state: a dict of tensors and plain values."""
-    write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+def save_checkpoint(path, state, previous=None):
+    """state: a dict of tensors and plain values. What was at the path is kept as `previous`, where one is named."""
+    buffer = io.BytesIO()  # a failing disk is then an OSError; torch.save would make a RuntimeError of it
+    torch.save({"format": FORMAT, **state}, buffer)
+    buffer.write(_crc(buffer.getbuffer()))
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()), previous)
 
 
 def load_checkpoint(path, device="cpu"):
-    """The dict that was saved. Raises UserError for a file that is damaged, foreign or of another version."""
-    foreign = f"{path} is not a checkpoint of this project, or is damaged"
-    if not zipfile.is_zipfile(path):
-        raise UserError(foreign)
+    """The dict that was saved. Raises Damaged for a file that is damaged or foreign, UserError for one of another
+    version."""
+    data = Path(path).read_bytes()
+    content = memoryview(data)  # its slices are no copies
+    damaged = f"{path} is not a checkpoint of this project, or is damaged; try the run's other one, or train it anew"
+    whole = content[-CRC_BYTES:] == _crc(content[:-CRC_BYTES])
+    if not whole and content[-22:-18] != ZIP_END:  # such as a file of format 2
+        raise Damaged(damaged)
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as problem:
-        raise UserError(f"{foreign} ({type(problem).__name__})") from problem
+        raise Damaged(damaged) from problem
     version = state.get("format") if isinstance(state, dict) else None
     if version != FORMAT:
         raise UserError(f"{path} has checkpoint format {version}, this code reads {FORMAT}; train the run anew")
+    if not whole:
+        raise Damaged(damaged)
     return state
+
+
+def _crc(content):
+    return zlib.crc32(content).to_bytes(CRC_BYTES, "big")

@@ -266,7 +266,7 @@ def test_display_prints_the_newest_tested_run_in_a_terminal(workplace):
 
 
 def test_display_shows_table_and_figures_in_a_notebook(workplace):
-    for module in ("display_viz_english.py", "command_line.py", "errors.py", "report.py"):
+    for module in ("display_viz_english.py", "command_line.py", "errors.py", "files.py", "report.py"):
         shutil.copy(ROOT / module, workplace)
     os.utime(workplace / "experiments/tiny/visualizations/metrics.json")
     cell = nbformat.v4.new_code_cell("%run display_viz_english.py")

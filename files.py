@@ -1,0 +1,107 @@
+"""Files that are written whole or not at all, and JSON in them."""
+
+import json
+import math
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from errors import Damaged
+
+
+def write_atomically(path, write, previous=None):
+    """Call write(file) on a temporary neighbour of path, then put it in path's place. What was there is kept as
+    `previous`, where one is named. A disk that fails leaves what was there."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with naming(path):
+            with open(temporary, "wb") as file:
+                write(file)
+                sync(file)
+            if previous is not None and path.exists():
+                os.replace(path, previous)  # a kill after this line leaves the previous file, whole
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_line(path, value):
+    """Add a dict as a line of JSON."""
+    with naming(path), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(without_nan(value)) + "\n")
+        sync(file)
+
+
+@contextmanager
+def naming(path):
+    """An OSError inside says which file it was: of a full disk the system does not tell."""
+    try:
+        yield
+    except OSError as problem:
+        raise OSError(problem.errno, problem.strerror, str(path)) from problem
+
+
+def sync(file):
+    """What was written outlasts a loss of power."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder):
+    """New names in the folder outlast a loss of power."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path, value):
+    """Indented JSON with a closing newline."""
+    write_atomically(path, lambda file: file.write((json.dumps(without_nan(value), indent=2) + "\n").encode()))
+
+
+def read_json(path, way_out):
+    """The dict in a JSON file. Raises Damaged, with the way out, where there is none."""
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except ValueError as problem:  # of the text's encoding, or of its JSON
+        raise Damaged(f"{path} is damaged ({problem}); {way_out}") from problem
+    if not isinstance(value, dict):
+        raise Damaged(f"{path} is damaged (no dict of values); {way_out}")
+    return value
+
+
+def read_lines(path, way_out):
+    """The dicts in a file of a JSON value a line; a last line that was cut short is left out, and a missing file has
+    none."""
+    path, read = Path(path), []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        if line.endswith(b"\n"):
+            try:
+                read.append(json.loads(line))
+            except ValueError as problem:
+                raise Damaged(f"{path} is damaged in line {number} ({problem}); {way_out}") from problem
+    return read
+
+
+def without_nan(value):
+    """JSON has no nan: null stands for a value that could not be computed."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def with_nan(value):
+    """What was written with null for nan, as it was."""
+    if isinstance(value, dict):
+        return {key: with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_nan(item) for item in value]
+    return math.nan if value is None else value

@@ -1,0 +1,175 @@
+"""What a training run does: its state, an epoch of steps, the averaged weights, and their validation."""
+
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from tqdm import tqdm
+
+from draws import FIXED, PARTS, permutation
+from errors import UserError
+from metrics import cluster_measures, plcc, srcc
+from models.losses import cluster_loss, quality_loss, type_loss
+from models.muon import Muon
+from models.quality_net import SINGLE_PIXEL
+from models.run import PIXELS_AT_ONCE, forward
+
+WEIGHT_DECAY = 0.1
+WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
+AVERAGED_SHARE = 0.04  # of a run's steps: the span of the exponential mean of the weights that is validated and kept
+BATCH_NORM_IMAGES = 512  # settle the batch-norm statistics of the averaged weights
+CHECK_INTERVAL = 20  # steps from one look at the loss to the next, for which a GPU has to be waited for
+
+
+@dataclass
+class TrainingState:
+    """What changes while training."""
+
+    online: torch.nn.Module  # takes the gradient steps
+    averaged: AveragedModel  # the exponential mean of its weights: validated, clustered and kept
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    mixture: torch.nn.Module
+
+    def state_dicts(self):
+        return {name: part.state_dict() for name, part in vars(self).items()}
+
+    def load_state_dicts(self, saved):
+        for name, part in vars(self).items():
+            part.load_state_dict(saved[name])
+
+
+def start_training(model, mixture, args, images):
+    """A fresh TrainingState: Muon on a one-cycle schedule that spans the whole run. The schedule is fixed beforehand:
+    steering it by validation would end runs of different seeds at different rates, which cannot be compared."""
+    steps = max(2, args.epochs * math.ceil(images / args.batch_size))
+    optimizer = Muon(model, args.lr, WEIGHT_DECAY)
+    warm_up = max(WARM_UP, 1.5 / steps)  # one step at least
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps, pct_start=warm_up, cycle_momentum=False)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, AVERAGED_SHARE * steps)))
+    return TrainingState(model, averaged, optimizer, schedule, mixture)
+
+
+def train_one_epoch(state, dataset, epoch, args):
+    """One pass in a random order. Returns ({name of a loss: its mean}, images per second)."""
+    model = state.online.train()
+    device = next(model.parameters()).device
+    totals, seen, started = 0, 0, time.perf_counter()
+    batches = training_batches(dataset, epoch_order(dataset, epoch, args.seed), args.batch_size, device)
+    title = f"epoch {epoch + 1}/{args.epochs}"
+    with tqdm(total=len(dataset), desc=title, unit="image", leave=False, mininterval=0.5) as bar:
+        for step, (images, indices) in enumerate(batches, 1):
+            losses = losses_of(state, images, indices, dataset.labels, args)
+            state.optimizer.zero_grad()
+            losses["loss"].backward()
+            state.optimizer.step()
+            state.schedule.step()
+            state.averaged.update_parameters(model)
+            totals = totals + len(images) * torch.stack([*losses.values()]).detach()
+            if step % CHECK_INTERVAL == 0:
+                refuse_not_finite([totals], args.lr)
+            seen += len(images)
+            bar.update(len(images))
+    refuse_not_finite([totals, *model.state_dict().values()], args.lr)
+    return dict(zip(losses, (totals / seen).tolist())), seen / (time.perf_counter() - started)
+
+
+def losses_of(state, images, indices, labels, args):
+    """{"loss": the sum that is trained on, and each of its terms} for a batch."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=args.amp):
+        output = state.online(images)
+    qualities, types = labels.quality[indices].to(images.device), labels.type[indices].to(images.device)
+    terms = {"quality_loss": quality_loss(output.quality, qualities)}
+    loss = terms["quality_loss"]
+    if state.mixture.fitted and args.cluster_loss_weight:
+        terms["cluster_loss"] = cluster_loss(state.mixture, output.embedding)
+        loss = loss + args.cluster_loss_weight * terms["cluster_loss"]
+    if output.type_logits is not None:
+        terms["type_loss"] = type_loss(output.type_logits, types)
+        loss = loss + args.type_loss_weight * terms["type_loss"]
+    return {"loss": loss, **terms}
+
+
+def refuse_not_finite(tensors, lr):
+    """Raise UserError where a loss, a weight or a statistic is no number any more."""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise UserError(f"the loss is not finite, or the weights are not; start again with an --lr below {lr}")
+
+
+@contextmanager
+def explained(when, args):
+    """What stops a run in here, as a line that tells when it was and what to change."""
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        raise UserError(
+            f"{when}: not enough GPU memory; start again with a --batch_size below {args.batch_size} or an --image_size "
+            f"below {args.image_size}, or take another --device"
+        ) from problem
+    except UserError as problem:
+        raise UserError(f"{when}: {problem}") from problem
+
+
+def epoch_order(dataset, epoch, seed):
+    """A random order of this epoch's images, (N,) int64."""
+    return permutation(len(dataset), seed, PARTS.index("train"), epoch, FIXED)
+
+
+def training_batches(dataset, order, batch_size, device):
+    """The dataset's batches but for a last one of a single image, from which batch norm cannot learn."""
+    return ((images, indices) for images, indices in dataset.batches(order, batch_size, device) if len(indices) > 1)
+
+
+def settle_batch_norm(averaged, dataset, epoch, args):
+    """Measure the averaged weights' own batch-norm statistics: those of the trained weights do not fit them."""
+    device = next(averaged.parameters()).device
+    order = epoch_order(dataset, epoch, args.seed)[:BATCH_NORM_IMAGES]
+    with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+        update_bn((images for images, _ in training_batches(dataset, order, args.batch_size, device)), averaged)
+    refuse_not_finite(averaged.state_dict().values(), args.lr)
+
+
+def predict(model, dataset):
+    """(qualities (N,), embeddings (N, D)) of a dataset's images in their order, numpy."""
+    device, pixels = next(model.parameters()).device, dataset.references.images[0, 0].numel()
+    batches = dataset.batches(torch.arange(len(dataset)), min(256, max(1, PIXELS_AT_ONCE // pixels)), device)
+    qualities, embeddings = (torch.cat(values) for values in zip(*(forward(model, images) for images, _ in batches)))
+    return qualities.double().cpu().numpy(), embeddings.cpu().numpy()
+
+
+def evaluate(model, mixture, dataset):
+    """Validation scores: correlations, and the clusters where a mixture has been fitted."""
+    qualities, embeddings = predict(model, dataset)
+    true = dataset.labels.quality.double().numpy()
+    scores = {"srcc": srcc(true, qualities), "plcc": plcc(true, qualities)}
+    if mixture.fitted:
+        measures = cluster_measures(mixture.assign(embeddings), dataset.labels.type.numpy(), len(mixture.weights))
+        scores |= {"clusters": len(mixture.weights)} if mixture.auto else {}
+        scores |= {"active_clusters": measures["active"], "nmi": measures["nmi"]}
+        if not mixture.kept.isnan():
+            scores["kept"] = mixture.kept.item()
+    return scores
+
+
+def make_deterministic(seed):
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+
+
+def resolve_amp(args, device):
+    """bfloat16 where it was asked for, or by default where it is native; on a CPU, only where it is sound."""
+    if device.type == "cuda":
+        native, sound = torch.cuda.is_bf16_supported(including_emulation=False), True
+    else:
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        sound = args.image_size > SINGLE_PIXEL[args.stem]
+    if args.amp and not sound:
+        raise UserError(
+            f"--amp: bfloat16 gradients are not sound on a CPU at --image_size {args.image_size}; leave it out"
+        )
+    return bool(native and sound) if args.amp is None else args.amp
