@@ -5,8 +5,11 @@ step needs of a batch as a whole is summed over the processes, so that together 
 process is known by its rank, from 0; the first writes. A single process gets back what it gives.
 """
 
+import atexit
+import functools
 import os
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+import sys
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -28,37 +31,66 @@ def is_first():
     return rank() == 0
 
 
-@contextmanager
-def joined(device):
-    """Inside, processes that torchrun started work together; the first alone speaks. Gives the device of this one:
-    where several share a machine, 'cuda' stands for the GPU of each."""
+def join(device):
+    """Meet the other processes that torchrun started, if it did; of them, the first alone writes to the screen. Returns
+    the device of this one: 'cuda' stands for a GPU each."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield device
-        return
+        return device
     if device.type == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
             raise UserError(
-                f"torchrun starts more processes here than the {torch.cuda.device_count()} GPUs that torch sees; "
-                "lower --nproc_per_node, or give --device cpu"
+                f"torchrun starts more processes here than the {there} GPUs that torch sees; lower --nproc_per_node, "
+                "or give --device cpu"
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
+    atexit.register(dist.destroy_process_group)
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")
+    return device
+
+
+def wait():
+    """For all processes to come here."""
+    if count() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def first_before_others():
+    """The first process goes through alone, and the others after it."""
+    if not is_first():
+        wait()
+    yield
+    if is_first():
+        wait()
+
+
+def by_first(write):
+    """The decorated function is called by all processes and done by the first, when all have come to it; they go on when
+    it is done."""
+
+    @functools.wraps(write)
+    def done_by_first(*args, **kwargs):
+        wait()
         if is_first():
-            yield device
-        else:
-            with open(os.devnull, "w") as silence, redirect_stdout(silence), redirect_stderr(silence):
-                yield device
-    finally:
-        dist.destroy_process_group()
+            write(*args, **kwargs)
+        wait()
+
+    return done_by_first
 
 
 def share(order):
     """This process's part of an order (N,): every count()-th of it, so an equal part of each batch whose size is a
     multiple of count()."""
     return order[rank() :: count()]
+
+
+def weight(images, device):
+    """This process's share of a batch, of which it has so many images."""
+    return images / total(torch.tensor(float(images), device=device)) if count() > 1 else 1
 
 
 def total(values):
@@ -95,13 +127,12 @@ def gathered(values, images):
     return torch.cat([piece[:length] for piece, length in zip(pieces, lengths)])
 
 
-def from_first(make):
-    """What make() gives in the first process, everywhere; the others do not call it."""
-    if count() == 1:
-        return make()
-    answer = [make() if is_first() else None]
-    dist.broadcast_object_list(answer)
-    return answer[0]
+def copy_from_first(module):
+    """Give a module of every process the first one's state."""
+    if count() > 1:
+        state = [{name: value.cpu() for name, value in module.state_dict().items()}]
+        dist.broadcast_object_list(state)
+        module.load_state_dict(state[0])
 
 
 class _Total(torch.autograd.Function):

@@ -7,6 +7,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+import ranks
 from errors import Damaged, UserError
 from files import append_line, read_json, read_lines, with_nan, write_atomically, write_json
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -29,7 +30,11 @@ def refuse_to_mix(folder):
 
 @contextmanager
 def locked(folder):
-    """Keep other processes from training into the folder. Yields the lock, an open file; it dies with its process."""
+    """Keep other runs from training into the folder. Yields the lock, an open file; it dies with its process. Of several
+    processes the first holds it for all."""
+    if not ranks.is_first():
+        yield None
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a") as lock:
         try:
@@ -44,6 +49,7 @@ def locked(folder):
         yield lock
 
 
+@ranks.by_first
 def refuse_if_lost(folder, lock):
     """Raise UserError where the folder was deleted since it was locked, also if another has taken its place."""
     if os.fstat(lock.fileno()).st_nlink == 0 or not (folder / "config.json").exists():
@@ -59,6 +65,7 @@ def has_begun(folder):
     return False
 
 
+@ranks.by_first
 def start(folder, config, resume=False):
     """Leave config.json alone in the folder; files that are not a run's stay. With resume it is there all the time, so
     that a run that is killed in here can be resumed again."""
@@ -76,6 +83,7 @@ def remove_temporary(folder):
         (folder / f"{name}.tmp").unlink(missing_ok=True)
 
 
+@ranks.by_first
 def save(folder, name, state):
     """Write best.pt or last.pt; the last.pt before it becomes last.prev.pt."""
     save_checkpoint(folder / f"{name}.pt", state, folder / "last.prev.pt" if name == "last" else None)
@@ -99,6 +107,7 @@ def load_last(folder, device):
     raise UserError(f"{'; '.join(problems)}; --overwrite starts the run anew")
 
 
+@ranks.by_first
 def append_log(folder, line):
     append_line(folder / "log.jsonl", line)
 
@@ -110,6 +119,7 @@ def read_log(folder):
     return read_lines(folder / "log.jsonl", f"the run's last.pt has it whole, and puts it back: {resume}")
 
 
+@ranks.by_first
 def put_back_log(folder, lines):
     """Make the log what these lines were, whatever a kill, a full disk or an editor left."""
     path, text = folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()

@@ -22,6 +22,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
+import ranks
 import run_folder
 from distorted_dataset import DistortedImageDataset
 from distortions import MIN_SIDE, select_types
@@ -36,6 +37,7 @@ from training import (
     explained,
     make_deterministic,
     predict,
+    refit,
     resolve_amp,
     settle_batch_norm,
     start_training,
@@ -71,6 +73,7 @@ def build_parser():
         default=8,
         help="components of the mixture; 'auto': from 2 to 24, by the Bayesian information criterion at each refit",
     )
+    add("--gmm_samples", type=whole(2), default=20000, help="images that the mixture is fitted to, at most")
     add("--refit_interval", type=whole(1), default=10, help="epochs from one fit of the mixture to the next")
     add(
         "--cluster_loss_weight",
@@ -80,7 +83,7 @@ def build_parser():
     )
     add("--type_loss_weight", type=real(0), default=0.1, help="weight of predicting the type; 0 removes that head")
     add("--epochs", type=whole(1), default=50, help="passes over all images")
-    add("--batch_size", type=whole(2), default=128, help="images a step")
+    add("--batch_size", type=whole(2), default=128, help="images a step, of all processes together")
     add("--lr", type=real(0), default=1e-3, help="peak of the one-cycle learning rate")
     add("--seed", type=whole(0, MAX_SEED), default=0, help="of the weights, the batch order and the training draws")
     add(
@@ -139,7 +142,7 @@ def resumed_args(parser, args, argv):
 
 
 def main(args):
-    device = choose_device(args.device)
+    device = ranks.join(choose_device(args.device))
     fresh = not (args.resume or args.overwrite)
     if fresh:
         run_folder.refuse_to_mix(args.folder)
@@ -148,18 +151,16 @@ def main(args):
     args.stem = resolve_stem(args.stem, args.image_size)
     args.amp = resolve_amp(args, device)
     where = (args.image_size, args.data_root, args.data_seed)
-    train_references, val_references = load_training_references(
-        args.references, args.train_samples, args.val_samples, *where
-    )
+    with ranks.first_before_others():  # it downloads what is missing
+        train_references, val_references = load_training_references(
+            args.references, args.train_samples, args.val_samples, *where
+        )
     how = (types, args.distortions_per_image)
     train = DistortedImageDataset(
         train_references, *how, args.seed, "train", args.compose, args.redistort, turn=TURN, join=JOIN
     )
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
-    if args.n_clusters != "auto" and len(train) < args.n_clusters:
-        raise UserError(
-            f"--n_clusters {args.n_clusters} needs at least {args.n_clusters} training images, got {len(train)}"
-        )
+    refuse_too_few(args, train, val)
     config, digests = describe(args, types, train, val), train_references.digests() + val_references.digests()
     announce(config, warning, device)
 
@@ -167,7 +168,7 @@ def main(args):
     goes_on = args.resume and run_folder.has_begun(args.folder)
     model, mixture = build(config, args.pretrained and not goes_on)
     with explained("at the start", args):
-        model = model.to(device, memory_format=torch.channels_last)  # convolutions are faster
+        model = ranks.share_batch_norm(model).to(device, memory_format=torch.channels_last)  # convolutions are faster
         state = start_training(model, mixture.to(device), args, len(train))
     with run_folder.locked(args.folder) as lock:
         if fresh:
@@ -182,15 +183,15 @@ def main(args):
         for epoch in range(len(log), args.epochs):
             with explained(f"epoch {epoch + 1}", args):
                 train.set_epoch(epoch)
-                refit = is_refit_epoch(epoch, args.refit_interval)
-                if refit:
-                    mixture.refit(predict(state.averaged.module, train)[1], args.seed)
+                refits = is_refit_epoch(epoch, args.refit_interval)
+                if refits:
+                    refit(mixture, state.averaged.module, train, args)
                     explain_choice(mixture)
                 losses, images_per_second = train_one_epoch(state, train, epoch, args)
                 settle_batch_norm(state.averaged, train, epoch, args)
                 scores = evaluate(state.averaged.module, mixture, val)
             run_folder.refuse_if_lost(args.folder, lock)
-            log.append(log_epoch(args, epoch, refit, losses, scores, images_per_second))
+            log.append(log_epoch(args, epoch, refits, losses, scores, images_per_second))
             tested = {"config": config, "reference_digests": digests, "epoch": epoch, "finished": False,
                       "model": state.averaged.module.state_dict(), "mixture": mixture.state_dict()}  # fmt: skip
             if is_best(log):
@@ -199,9 +200,21 @@ def main(args):
 
         with explained("after the last epoch", args):
             for name in ("last", "best"):  # last.pt first: a best.pt that was damaged cannot be finished
-                scores = finish(args.folder, name, state.averaged.module, mixture, train, val, args.seed, device)
+                scores = finish(name, state.averaged.module, mixture, train, val, args, device)
                 print(f"{name}.pt: {in_words(scores)}")
     print(f"test it: python test_with_viz.py --experiment {args.folder}")
+
+
+def refuse_too_few(args, train, val):
+    """Raise UserError where there are fewer images than clusters, or than processes."""
+    images, processes = min(len(train), args.gmm_samples), ranks.count()
+    if args.n_clusters != "auto" and images < args.n_clusters:
+        raise UserError(f"--n_clusters {args.n_clusters} needs at least {args.n_clusters} training images, got {images}")
+    if args.batch_size % processes or len(val) < processes:
+        raise UserError(
+            f"{processes} processes share each batch and the {len(val)} validation images, so --batch_size "
+            f"{args.batch_size} must be a multiple of {processes}; start fewer, or change it"
+        )
 
 
 def is_refit_epoch(epoch, refit_interval):
@@ -215,17 +228,17 @@ def is_best(log):
     return scores[-1] >= max(scores) - TIE
 
 
-def finish(folder, name, model, mixture, train, val, seed, device):
+def finish(name, model, mixture, train, val, args, device):
     """Fit the mixture to the checkpoint's own weights, once, so that clusters and embeddings belong together."""
-    state = load_checkpoint(folder / f"{name}.pt", device)
+    state = load_checkpoint(args.folder / f"{name}.pt", device)
     model.load_state_dict(state["model"])
     mixture.load_state_dict(state["mixture"])
     if not state["finished"]:
         train.set_epoch(state["epoch"])
-        mixture.refit(predict(model, train)[1], seed)
+        refit(mixture, model, train, args)
         mixture.calibrate(predict(model, val)[1])
         explain_choice(mixture)
-        run_folder.save(folder, name, {**state, "mixture": mixture.state_dict(), "finished": True})
+        run_folder.save(args.folder, name, {**state, "mixture": mixture.state_dict(), "finished": True})
     return {"epoch": state["epoch"] + 1, **evaluate(model, mixture, val)}
 
 
@@ -240,7 +253,8 @@ def explain_choice(mixture):
 def restore(state, folder, config, device):
     """Everything as last.pt left it. Returns the log's lines up to then."""
     run_folder.remove_temporary(folder)
-    saved = run_folder.load_last(folder, device)
+    with ranks.first_before_others():  # it puts last.prev.pt in the place of a damaged last.pt
+        saved = run_folder.load_last(folder, device)
     if saved["config"]["digest"] != config["digest"]:
         raise UserError(f"--resume: the references of {folder} have changed since it began; start a new run")
     for name in config.keys() - {"experiment_name", "versions"}:

@@ -9,6 +9,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
+import ranks
 from draws import FIXED, PARTS, permutation
 from errors import UserError
 from metrics import cluster_measures, plcc, srcc
@@ -59,12 +60,13 @@ def train_one_epoch(state, dataset, epoch, args):
     device = next(model.parameters()).device
     totals, seen, started = 0, 0, time.perf_counter()
     batches = training_batches(dataset, epoch_order(dataset, epoch, args.seed), args.batch_size, device)
-    title = f"epoch {epoch + 1}/{args.epochs}"
-    with tqdm(total=len(dataset), desc=title, unit="image", leave=False, mininterval=0.5) as bar:
+    title, silent = f"epoch {epoch + 1}/{args.epochs}", not ranks.is_first()
+    with tqdm(total=len(dataset), desc=title, unit="image", leave=False, mininterval=0.5, disable=silent) as bar:
         for step, (images, indices) in enumerate(batches, 1):
             losses = losses_of(state, images, indices, dataset.labels, args)
             state.optimizer.zero_grad()
-            losses["loss"].backward()
+            (ranks.weight(len(images), device) * losses["loss"]).backward()
+            ranks.total_gradients(model)
             state.optimizer.step()
             state.schedule.step()
             state.averaged.update_parameters(model)
@@ -72,7 +74,8 @@ def train_one_epoch(state, dataset, epoch, args):
             if step % CHECK_INTERVAL == 0:
                 refuse_not_finite([totals], args.lr)
             seen += len(images)
-            bar.update(len(images))
+            bar.update(len(images) * ranks.count())
+    totals, seen = ranks.total(totals), ranks.total(torch.tensor(seen, device=device)).item()
     refuse_not_finite([totals, *model.state_dict().values()], args.lr)
     return dict(zip(losses, (totals / seen).tolist())), seen / (time.perf_counter() - started)
 
@@ -119,8 +122,11 @@ def epoch_order(dataset, epoch, seed):
 
 
 def training_batches(dataset, order, batch_size, device):
-    """The dataset's batches but for a last one of a single image, from which batch norm cannot learn."""
-    return ((images, indices) for images, indices in dataset.batches(order, batch_size, device) if len(indices) > 1)
+    """This process's share of the dataset's batches, but for a last one that is too small to be shared out, or of a
+    single image, from which batch norm cannot learn."""
+    left = len(order) % batch_size
+    order = order[: len(order) - left] if left < max(2, ranks.count()) else order
+    return dataset.batches(ranks.share(order), batch_size // ranks.count(), device)
 
 
 def settle_batch_norm(averaged, dataset, epoch, args):
@@ -132,12 +138,24 @@ def settle_batch_norm(averaged, dataset, epoch, args):
     refuse_not_finite(averaged.state_dict().values(), args.lr)
 
 
-def predict(model, dataset):
-    """(qualities (N,), embeddings (N, D)) of a dataset's images in their order, numpy."""
+def predict(model, dataset, order=None):
+    """(qualities (N,), embeddings (N, D)), numpy, of the dataset's images in this order, or in their own. Processes
+    share the work and all get the whole."""
+    order = torch.arange(len(dataset)) if order is None else order
     device, pixels = next(model.parameters()).device, dataset.references.images[0, 0].numel()
-    batches = dataset.batches(torch.arange(len(dataset)), min(256, max(1, PIXELS_AT_ONCE // pixels)), device)
-    qualities, embeddings = (torch.cat(values) for values in zip(*(forward(model, images) for images, _ in batches)))
+    batches = dataset.batches(order[ranks.part(len(order))], min(256, max(1, PIXELS_AT_ONCE // pixels)), device)
+    answers = zip(*(forward(model, images) for images, _ in batches))
+    qualities, embeddings = (ranks.gathered(torch.cat(values), len(order)) for values in answers)
     return qualities.double().cpu().numpy(), embeddings.cpu().numpy()
+
+
+def refit(mixture, model, dataset, args):
+    """Fit the mixture to embeddings of the dataset's images, --gmm_samples of them at most."""
+    chosen = permutation(len(dataset), args.seed, PARTS.index("train"), FIXED)[: args.gmm_samples]
+    embeddings = predict(model, dataset, chosen.sort().values)[1]
+    if ranks.is_first():
+        mixture.refit(embeddings, args.seed)
+    ranks.copy_from_first(mixture)
 
 
 def evaluate(model, mixture, dataset):

@@ -9,7 +9,7 @@ import torch
 from tables import markdown
 from tqdm import tqdm
 
-from models.checkpoint import write_json
+from files import write_json
 
 
 def medians(candidates, rounds, device="cpu"):

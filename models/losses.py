@@ -5,6 +5,8 @@ loss = quality_loss + cluster_loss_weight × cluster_loss + type_loss_weight × 
 
 import torch.nn.functional as F
 
+import ranks
+
 PULL = 0.1
 SHARPNESS = 4  # the power of the posteriors that are assigned
 ROUNDS = 5  # of balancing
@@ -40,7 +42,7 @@ def balanced(log_posteriors, shares):
     """
     assignment = (SHARPNESS * log_posteriors).softmax(1)
     for _ in range(ROUNDS):
-        assignment = assignment * shares / (assignment.sum(0) + DAMPING * shares)
+        assignment = assignment * shares / (ranks.total(assignment.sum(0)) + DAMPING * shares)
         assignment = assignment / assignment.sum(1, keepdim=True)
     return assignment
 

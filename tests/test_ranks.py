@@ -1,10 +1,13 @@
 """Two processes against one: the same sums, batch norm, gradients, mixture and scores."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,8 +16,12 @@ import torch.multiprocessing
 from torch import nn
 
 import ranks
+import train_with_distortions as script
+import training
 
+ROOT = Path(__file__).resolve().parent.parent
 COUNT = 2
+TINY = "--references photos --image_size 16 --train_samples 24 --val_samples 8 --distortions_per_image 3 --epochs 3 --batch_size 20 --refit_interval 1 --n_clusters 3 --device cpu --no-amp"  # fmt: skip
 
 
 def in_two_processes(function, folder):
@@ -37,15 +44,16 @@ def numbers():
         "shares": ranks.share(order),
         "total": ranks.total(torch.tensor([1.0, 2.0 + ranks.rank()])),
         "gathered": ranks.gathered(10.0 * mine[:, None], 7),
-        "first": ranks.from_first(lambda: {"rank": ranks.rank()}),
+        "weight": float(ranks.weight(3 - ranks.rank(), "cpu")),
     }
 
 
 def test_shares_totals_and_pieces_of_two_processes(tmp_path):
     first, second = in_two_processes(numbers, tmp_path)
     assert first["shares"].tolist() == [0, 2, 4, 6] and second["shares"].tolist() == [1, 3, 5]
+    assert (first["weight"], second["weight"]) == pytest.approx((0.6, 0.4))
     for found in (first, second):
-        assert found["total"].tolist() == [2, 5] and found["first"] == {"rank": 0}
+        assert found["total"].tolist() == [2, 5]
         assert found["gathered"].flatten().tolist() == [0, 10, 20, 30, 40, 50, 60]
 
 
@@ -55,10 +63,11 @@ def network():
 
 
 def step():
-    """Gradients and statistics of a step in which the processes share 10 images."""
-    model, images = ranks.share_batch_norm(network()).train(), torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    mine = ranks.share(torch.arange(10)) if ranks.count() > 1 else torch.arange(10)
-    (model(images[mine]).square().mean() * len(mine) / 10).backward()
+    """Gradients and statistics of a step in which the processes share 11 images."""
+    model = ranks.share_batch_norm(network()).train()
+    images = torch.randn(11, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    mine = ranks.share(torch.arange(11))
+    (model(images[mine]).square().mean() * ranks.weight(len(mine), "cpu")).backward()
     ranks.total_gradients(model)
     return {"gradients": [p.grad for p in model.parameters()], "state": model.state_dict()}
 
@@ -70,3 +79,85 @@ def test_batch_norm_and_gradients_of_two_processes_are_those_of_one(tmp_path):
             assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
         for name, value in alone["state"].items():
             assert torch.allclose(shared["state"][name], value, rtol=1e-4, atol=1e-6), name
+
+
+class Stop(Exception):
+    pass
+
+
+def gradients_of_first_step(folder):
+    """What the optimizer meets in the first step of the script, by parameter."""
+    met = {}
+
+    def start(model, *others):
+        state = training.start_training(model, *others)
+
+        def stop():
+            met.update((name, parameter.grad) for name, parameter in model.named_parameters())
+            raise Stop
+
+        state.optimizer.step = stop
+        return state
+
+    flags = f"--experiment_name first_{ranks.count()} {TINY}".split()
+    with contextlib.chdir(folder), patch.object(script, "start_training", start), contextlib.suppress(Stop):
+        script.main(script.parse_args(flags))
+    return met
+
+
+def test_the_first_gradients_of_two_processes_are_those_of_one(tmp_path):
+    alone = gradients_of_first_step(tmp_path)
+    assert len(alone) > 60
+    for shared in in_two_processes(partial(gradients_of_first_step, tmp_path), tmp_path):
+        for name, gradient in alone.items():
+            assert (shared[name] - gradient).norm() <= 2e-3 * gradient.norm(), name
+
+
+def run(folder, name):
+    """The script with steps too small to blow rounding up. Returns the mixtures that it fitted."""
+    mixtures = []
+
+    def descent(model, lr, weight_decay):
+        return torch.optim.SGD(model.parameters(), lr)
+
+    def refit(mixture, *others):
+        training.refit(mixture, *others)
+        mixtures.append({key: value.clone() for key, value in mixture.state_dict().items()})
+
+    flags = f"--experiment_name {name} {TINY} --lr 1e-4".split()
+    with contextlib.chdir(folder), patch.object(training, "Muon", descent), patch.object(script, "refit", refit):
+        script.main(script.parse_args(flags))
+    return mixtures
+
+
+def test_two_processes_have_one_mixture_and_the_scores_of_a_single_one(tmp_path):
+    run(tmp_path, "one")
+    first, second = in_two_processes(partial(run, tmp_path, "two"), tmp_path)
+    assert len(first) >= 3
+    for ours, theirs in zip(first, second):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+    logs = [(tmp_path / "experiments" / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    for alone, shared in zip(*[[json.loads(line) for line in log] for log in logs], strict=True):
+        for name in alone.keys() - {"images_per_second"}:
+            assert shared[name] == pytest.approx(alone[name], abs=2e-3), name
+
+
+def torchrun(folder, *flags):
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={COUNT}"]
+    return subprocess.run([*command, ROOT / "train_with_distortions.py", *flags], cwd=folder, capture_output=True,
+                          text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+
+
+def test_torchrun_trains_one_run_that_a_single_process_goes_on_with(tmp_path):
+    flags = f"--experiment_name shared {TINY}".split()
+    done = torchrun(tmp_path, *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   1/3") == 1 and done.stdout.count("best.pt:") == 1
+    again = [sys.executable, ROOT / "train_with_distortions.py", *flags, "--resume"]
+    assert subprocess.run(again, cwd=tmp_path, capture_output=True).returncode == 0
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    done = torchrun(tmp_path, *f"--experiment_name odd {TINY} --batch_size 21".split())
+    assert done.returncode and "must be a multiple of 2" in done.stderr
+    assert not (tmp_path / "experiments").exists()
