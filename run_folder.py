@@ -10,6 +10,7 @@ from pathlib import Path
 from errors import Damaged, UserError
 from files import append_line, read_json, read_lines, with_nan, write_atomically, write_json
 from models.checkpoint import load_checkpoint, save_checkpoint
+from report import METRICS
 
 if os.name == "posix":
     import fcntl
@@ -124,7 +125,7 @@ def read_metrics(folder):
     path, test = folder / "visualizations" / "metrics.json", f"python test_with_viz.py --experiment {folder}"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; run: {test}")
-    return with_nan(read_json(path, f"test the run again: {test}"))
+    return with_nan(read_json(path, f"test the run again: {test}", METRICS))
 
 
 def changes_at_refits(folder):

@@ -115,7 +115,7 @@ def children():
     """Makes processes that have the imports behind them."""
     os.environ["PYTHONPATH"] = str(ROOT)  # of the server that they come from
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_with_distortions", "test_with_viz"])
+    context.set_forkserver_preload(["train_with_distortions", "test_with_viz", "torchvision.models", "torch._dynamo"])
     return context
 
 
