@@ -199,6 +199,7 @@ def main(args):
 
         with explained("after the last epoch", args):
             for name in ("last", "best"):  # last.pt first: a best.pt that was damaged cannot be finished
+                run_folder.refuse_if_lost(args.folder, lock)
                 scores = finish(args.folder, name, state.averaged.module, mixture, train, val, args.seed, device)
                 print(f"{name}.pt: {in_words(scores)}")
     print(f"test it: python test_with_viz.py --experiment {args.folder}")

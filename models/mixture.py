@@ -63,7 +63,8 @@ class Mixture(nn.Module):
         center, scale = embeddings.mean(0), embeddings.std(0)
         if not np.isfinite(scale).all() or not (scale > 1e-12).any():
             raise UserError(
-                "the mixture cannot be fitted: the embeddings are all the same, or not finite; start again with a lower --lr"
+                "the mixture cannot be fitted: the embeddings are all the same, or not finite; "
+                "start again with a lower --lr"
             )
         scale = np.maximum(scale, 1e-6 * scale.max())
         model = self._fit((embeddings - center) / scale, center, scale, seed)

@@ -303,6 +303,7 @@ def test_the_example_figure_is_drawn(tmp_path):
         "benchmarks/unknown.py",
         "benchmarks/ceiling.py",
         "benchmarks/old_approach.py",
+        "benchmarks/faults.py",
     ),
 )
 def test_help_explains_every_flag(name, tmp_path):
