@@ -126,7 +126,8 @@ class Mixture(nn.Module):
             return model.fit(standardised)
         except ValueError as problem:
             raise UserError(
-                f"the mixture cannot be fitted: {problem}; start again with fewer --n_clusters than {k}, or a lower --lr"
+                f"the mixture cannot be fitted: {problem}; "
+                f"start again with fewer --n_clusters than {k}, or a lower --lr"
             ) from problem
 
     def _store(self, center, scale, model, order):

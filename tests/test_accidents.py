@@ -274,6 +274,15 @@ def test_an_interrupted_fit_ends_at_once_and_says_how_to_go_on(halfway, monkeypa
     assert last == "interrupted; to go on: python train_with_distortions.py --experiment_name halfway --resume"
 
 
+def test_interrupted_in_its_first_epoch_a_run_goes_on_by_resume(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_with_distortions, "make_deterministic", torch.manual_seed)
+    monkeypatch.setattr(train_with_distortions, "train_one_epoch", raising(KeyboardInterrupt()))
+    with pytest.raises(SystemExit):
+        train(Path("experiments/new"), *FLAGS)
+    assert capsys.readouterr().err.endswith("python train_with_distortions.py --experiment_name new --resume\n")
+
+
 def test_interrupted_before_it_begins_a_run_is_started_again(halfway, monkeypatch, capsys):
     """--overwrite has not replaced the run yet, so --resume would go on with the old one."""
     monkeypatch.setattr(train_with_distortions, "load_training_references", raising(KeyboardInterrupt()))
