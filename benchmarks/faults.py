@@ -41,6 +41,8 @@ from run_folder import read_log, read_metrics
 
 FLAGS = """--references photos --image_size 16 --train_samples 8 --val_samples 4 --distortions_per_image 3 --epochs 4
            --batch_size 16 --refit_interval 1 --device cpu""".split()
+COMPARED = ("log", "best.pt", "last.pt", "test")
+TITLES = [f"| killed | epochs logged | resumed | {' | '.join(COMPARED)} |", "|---" * (3 + len(COMPARED)) + "|"]
 
 
 def die():
@@ -106,6 +108,7 @@ def train(folder, name, flags=(), moment=None, kill_at=None, test=False):
             stack.enter_context(patch(target, counted(resolve_name(target), before, strike, calls[each])))
         train_with_distortions.main(train_with_distortions.parse_args(["--experiment_name", name, *flags]))
         if test:
+            stack.enter_context(patch("test_with_viz.figures", lambda *args: []))  # the slowest, and no numbers
             flags = f"--experiment experiments/{name} --test_samples 6 --skip_tsne --device cpu"
             test_with_viz.main(test_with_viz.parse_args(flags.split()))
     write_json(f"{name}.calls.json", {each: next(count) - 1 for each, count in calls.items()})
@@ -189,11 +192,14 @@ def main(args):
             raise UserError(f"the run that is left alone failed: {(folder / 'alone.txt').read_text()}")
         calls = json.loads((folder / "alone.calls.json").read_text())
         seconds = (alone / "best.pt").stat().st_mtime - (alone / "config.json").stat().st_mtime
-        for i in tqdm(range(args.kills), desc="kills", unit="kill"):
-            rows.append(one_kill(folder, f"run{i}", i, calls, seconds, drawn))
-            rows[-1] |= {"resumed": run(folder, f"run{i}", ["--resume"], test=True) == 0}
-            rows[-1] |= compare(folder / "experiments" / f"run{i}", alone) if rows[-1]["resumed"] else {}
-            shutil.rmtree(folder / "experiments" / f"run{i}")
+        print("\n".join(TITLES), flush=True)
+        for i in range(args.kills):
+            name = f"run{i}"
+            row = one_kill(folder, name, i, calls, seconds, drawn)
+            row["resumed"] = run(folder, name, ["--resume"], test=True) == 0
+            rows.append(row | (compare(folder / "experiments" / name, alone) if row["resumed"] else {}))
+            print(as_text(rows[-1]), flush=True)
+            shutil.rmtree(folder / "experiments" / name)
     write_results(rows, Path(args.output))
 
 
@@ -211,19 +217,20 @@ def one_kill(folder, name, i, calls, seconds, drawn):
     return {"kill": kill, "epochs": len(read_log(folder / "experiments" / name))}
 
 
+def as_text(row):
+    cells = [{True: "same", False: "differs"}[row.get(name) == []] for name in COMPARED]
+    return f"| {row['kill']} | {row['epochs']} | {'yes' if row['resumed'] else 'no'} | {' | '.join(cells)} |"
+
+
 def write_results(rows, folder):
-    lines = ["| killed | epochs logged | resumed | log | best.pt | last.pt | test |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        cells = ["differs" if row.get(name, [name]) else "same" for name in ("log", "best.pt", "last.pt", "test")]
-        lines.append(f"| {row['kill']} | {row['epochs']} | {'yes' if row['resumed'] else 'no'} | {' | '.join(cells)} |")
-    same = sum("differs" not in line and "| no |" not in line for line in lines[2:])
-    lines += ["", f"{same} of {len(rows)} runs came to what the run came to that was left alone."]
-    print("\n".join(lines))
+    differ = [row for row in rows if any(row.get(name) != [] for name in COMPARED)]
+    words = f"{len(rows) - len(differ)} of {len(rows)} runs ended like the run that was left alone."
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "faults.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    (folder / "faults.md").write_text("\n".join([*TITLES, *map(as_text, rows), "", words, ""]), encoding="utf-8")
     write_json(folder / "faults.json", {"kills": rows})
-    if same < len(rows):
-        raise UserError(f"{len(rows) - same} runs differ; {folder / 'faults.json'} tells where")
+    print(f"\n{words}")
+    if differ:
+        raise UserError(f"{folder / 'faults.json'} tells in which places the others differ")
 
 
 if __name__ == "__main__":
