@@ -90,8 +90,8 @@ def counted(original, before, kill_at, calls):
 
 
 def train(folder, name, flags=(), moment=None, kill_at=None, test=False):
-    """Train, or go on with, the run of this name in the folder, and perhaps test it. Leaves {moment: how often it came}
-    in <name>.calls.json, or dies."""
+    """Train, or go on with, the run of this name in the folder, and perhaps test it. Leaves {moment: how often it came
+    in training} in <name>.calls.json, or dies."""
     import test_with_viz
     import train_with_distortions
 
@@ -107,11 +107,12 @@ def train(folder, name, flags=(), moment=None, kill_at=None, test=False):
             strike = kill_at if each == moment else None
             stack.enter_context(patch(target, counted(resolve_name(target), before, strike, calls[each])))
         train_with_distortions.main(train_with_distortions.parse_args(["--experiment_name", name, *flags]))
+        came = {each: next(count) - 1 for each, count in calls.items()}
         if test:
             stack.enter_context(patch("test_with_viz.figures", lambda *args: []))  # the slowest, and no numbers
             flags = f"--experiment experiments/{name} --test_samples 6 --skip_tsne --device cpu"
             test_with_viz.main(test_with_viz.parse_args(flags.split()))
-    write_json(f"{name}.calls.json", {each: next(count) - 1 for each, count in calls.items()})
+    write_json(f"{name}.calls.json", came)
 
 
 def children():
@@ -212,7 +213,7 @@ def one_kill(folder, name, i, calls, seconds, drawn):
     else:
         moment = list(MOMENTS)[i // 2 % len(MOMENTS)]
         at = drawn.randint(2, calls[moment])  # the first rename makes the run's config.json: before it there is no run
-        run(folder, name, FLAGS, moment=moment, kill_at=at)
+        assert run(folder, name, FLAGS, moment=moment, kill_at=at) == -signal.SIGKILL
         kill = f"{moment}, {at} of {calls[moment]}"
     return {"kill": kill, "epochs": len(read_log(folder / "experiments" / name))}
 
