@@ -82,12 +82,12 @@ def save(folder, name, state):
     save_checkpoint(folder / f"{name}.pt", state, folder / "last.prev.pt" if name == "last" else None)
 
 
-def load_last(folder, device):
+def load_last(folder):
     """What last.pt holds. Where it is damaged or missing, what last.prev.pt holds, which then takes its place."""
     problems = []
     for path in (folder / "last.pt", folder / "last.prev.pt"):
         try:
-            state = load_checkpoint(path, device)
+            state = load_checkpoint(path)
         except Damaged:
             problems.append(f"{path} is damaged")
         except FileNotFoundError:

@@ -137,7 +137,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(runs, halfway, c
 
 def test_a_kill_between_the_two_renames_of_last_is_survived(halfway, capsys):
     (halfway / "last.pt").unlink()
-    state = run_folder.load_last(halfway, "cpu")
+    state = run_folder.load_last(halfway)
     assert state["epoch"] == 0 and "last.pt does not exist; going on from last.prev.pt" in capsys.readouterr().out
     assert load_checkpoint(halfway / "last.pt")["epoch"] == 0
 
