@@ -10,9 +10,8 @@ import argparse
 from pathlib import Path
 
 from command_line import HelpFormatter, run_script
-from errors import UserError
 from files import read_json
-from report import table
+from report import METRICS, table
 
 
 def parse_args(argv=None):
@@ -28,16 +27,12 @@ def main(args):
         name = args.experiment or "experiments/<name>"
         print(f"nothing tested yet; run: python test_with_viz.py --experiment {name}")
         return
-    again = f"test the run again: python test_with_viz.py --experiment {folder}"
-    metrics = read_json(path, again)
-    try:
-        lines, images = table(metrics), [path.with_name(name) for name in metrics["figures"]]
-    except KeyError as missing:
-        raise UserError(f"{path} has no {missing}, so another version wrote it; {again}") from missing
+    metrics = read_json(path, f"test the run again: python test_with_viz.py --experiment {folder}", METRICS)
+    images = [path.with_name(name) for name in metrics["figures"]]
     if in_notebook():
-        show_inline(lines, images)
+        show_inline(metrics, images)
     else:
-        print("\n".join([*lines, "", *map(str, images)]))
+        print("\n".join([*table(metrics), "", *map(str, images)]))
 
 
 def newest_tested_run():
@@ -53,10 +48,10 @@ def in_notebook():
     return hasattr(get_ipython(), "kernel")
 
 
-def show_inline(lines, images):
+def show_inline(metrics, images):
     from IPython.display import Image, display
 
-    print("\n".join(lines))
+    print("\n".join(table(metrics)))
     for image in images:
         display(Image(filename=str(image)))
 

@@ -64,14 +64,17 @@ def write_json(path, value):
     write_atomically(path, lambda file: file.write((json.dumps(without_nan(value), indent=2) + "\n").encode()))
 
 
-def read_json(path, way_out):
-    """The dict in a JSON file. Raises Damaged, with the way out, where there is none."""
+def read_json(path, way_out, keys=()):
+    """The dict in a JSON file. Raises Damaged, with the way out, where there is none, or it lacks one of the keys."""
     try:
         value = json.loads(Path(path).read_bytes())
     except ValueError as problem:  # of the text's encoding, or of its JSON
         raise Damaged(f"{path} is damaged ({problem}); {way_out}") from problem
     if not isinstance(value, dict):
         raise Damaged(f"{path} is damaged (no dict of values); {way_out}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise Damaged(f"{path} has no {missing[0]!r}, so another version wrote it; {way_out}")
     return value
 
 

@@ -12,6 +12,9 @@ TITLES = {
     "rmse": "RMSE",
     "mae": "MAE",
 }
+# What every version's metrics.json has to have to be shown.
+METRICS = ("run", "checkpoint", "epoch", "trained_on", "references", "test_references", "photographs", "digest",
+           "images", *TITLES, "without_pristine", "by_type", "clusters", "figures")  # fmt: skip
 
 
 def table(metrics):

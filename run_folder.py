@@ -11,6 +11,7 @@ import ranks
 from errors import Damaged, UserError
 from files import append_line, read_json, read_lines, with_nan, write_atomically, write_json
 from models.checkpoint import load_checkpoint, save_checkpoint
+from report import METRICS
 
 if os.name == "posix":
     import fcntl
@@ -89,12 +90,12 @@ def save(folder, name, state):
     save_checkpoint(folder / f"{name}.pt", state, folder / "last.prev.pt" if name == "last" else None)
 
 
-def load_last(folder, device):
+def load_last(folder):
     """What last.pt holds. Where it is damaged or missing, what last.prev.pt holds, which then takes its place."""
     problems = []
     for path in (folder / "last.pt", folder / "last.prev.pt"):
         try:
-            state = load_checkpoint(path, device)
+            state = load_checkpoint(path)
         except Damaged:
             problems.append(f"{path} is damaged")
         except FileNotFoundError:
@@ -134,7 +135,7 @@ def read_metrics(folder):
     path, test = folder / "visualizations" / "metrics.json", f"python test_with_viz.py --experiment {folder}"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; run: {test}")
-    return with_nan(read_json(path, f"test the run again: {test}"))
+    return with_nan(read_json(path, f"test the run again: {test}", METRICS))
 
 
 def changes_at_refits(folder):

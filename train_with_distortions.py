@@ -175,7 +175,7 @@ def main(args):
             run_folder.refuse_to_mix(args.folder)  # another process may have begun it since
         log = []
         if goes_on:
-            log = restore(state, args.folder, config, device)
+            log = restore(state, args.folder, config)
         else:
             run_folder.start(args.folder, config, args.resume)
         args.resume = True  # from here on, that is how an interrupted run goes on
@@ -200,7 +200,8 @@ def main(args):
 
         with explained("after the last epoch", args):
             for name in ("last", "best"):  # last.pt first: a best.pt that was damaged cannot be finished
-                scores = finish(name, state.averaged.module, mixture, train, val, args, device)
+                run_folder.refuse_if_lost(args.folder, lock)
+                scores = finish(name, state.averaged.module, mixture, train, val, args)
                 print(f"{name}.pt: {in_words(scores)}")
     print(f"test it: python test_with_viz.py --experiment {args.folder}")
 
@@ -228,9 +229,9 @@ def is_best(log):
     return scores[-1] >= max(scores) - TIE
 
 
-def finish(name, model, mixture, train, val, args, device):
+def finish(name, model, mixture, train, val, args):
     """Fit the mixture to the checkpoint's own weights, once, so that clusters and embeddings belong together."""
-    state = load_checkpoint(args.folder / f"{name}.pt", device)
+    state = load_checkpoint(args.folder / f"{name}.pt")
     model.load_state_dict(state["model"])
     mixture.load_state_dict(state["mixture"])
     if not state["finished"]:
@@ -250,11 +251,11 @@ def explain_choice(mixture):
         print(f"{len(mixture.weights)} clusters have the lowest Bayesian information criterion; {distances}")
 
 
-def restore(state, folder, config, device):
+def restore(state, folder, config):
     """Everything as last.pt left it. Returns the log's lines up to then."""
     run_folder.remove_temporary(folder)
     with ranks.first_before_others():  # it puts last.prev.pt in the place of a damaged last.pt
-        saved = run_folder.load_last(folder, device)
+        saved = run_folder.load_last(folder)
     if saved["config"]["digest"] != config["digest"]:
         raise UserError(f"--resume: the references of {folder} have changed since it began; start a new run")
     for name in config.keys() - {"experiment_name", "versions"}:

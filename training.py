@@ -97,8 +97,9 @@ def losses_of(state, images, indices, labels, args):
 
 
 def refuse_not_finite(tensors, lr):
-    """Raise UserError where a loss, a weight or a statistic is no number any more."""
-    if not all(tensor.isfinite().all() for tensor in tensors):
+    """Raise UserError where a loss, a weight or a statistic is no number any more. All tensors on one device, which is
+    waited for once."""
+    if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
         raise UserError(f"the loss is not finite, or the weights are not; start again with an --lr below {lr}")
 
 
@@ -109,8 +110,8 @@ def explained(when, args):
         yield
     except torch.OutOfMemoryError as problem:
         raise UserError(
-            f"{when}: not enough GPU memory; start again with a --batch_size below {args.batch_size} or an --image_size "
-            f"below {args.image_size}, or take another --device"
+            f"{when}: not enough GPU memory; start again with a --batch_size below {args.batch_size} or an "
+            f"--image_size below {args.image_size}, or --resume on another --device"
         ) from problem
     except UserError as problem:
         raise UserError(f"{when}: {problem}") from problem
@@ -135,7 +136,7 @@ def settle_batch_norm(averaged, dataset, epoch, args):
     order = epoch_order(dataset, epoch, args.seed)[:BATCH_NORM_IMAGES]
     with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
         update_bn((images for images, _ in training_batches(dataset, order, args.batch_size, device)), averaged)
-    refuse_not_finite(averaged.state_dict().values(), args.lr)
+    refuse_not_finite(averaged.module.state_dict().values(), args.lr)
 
 
 def predict(model, dataset, order=None):

@@ -23,9 +23,9 @@ def save_checkpoint(path, state, previous=None):
     write_atomically(path, lambda file: file.write(buffer.getbuffer()), previous)
 
 
-def load_checkpoint(path, device="cpu"):
-    """The dict that was saved. Raises Damaged for a file that is damaged or foreign, UserError for one of another
-    version."""
+def load_checkpoint(path):
+    """The dict that was saved, its tensors on the CPU. Raises Damaged for a file that is damaged or foreign, UserError
+    for one of another version."""
     data = Path(path).read_bytes()
     content = memoryview(data)  # its slices are no copies
     damaged = f"{path} is not a checkpoint of this project, or is damaged; try the run's other one, or train it anew"
@@ -33,7 +33,7 @@ def load_checkpoint(path, device="cpu"):
     if not whole and content[-22:-18] != ZIP_END:  # such as a file of format 2
         raise Damaged(damaged)
     try:
-        state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as problem:
         raise Damaged(damaged) from problem
     version = state.get("format") if isinstance(state, dict) else None

@@ -62,7 +62,10 @@ class Mixture(nn.Module):
         self.unknown_below.fill_(math.nan)  # it was another mixture's
         center, scale = embeddings.mean(0), embeddings.std(0)
         if not np.isfinite(scale).all() or not (scale > 1e-12).any():
-            raise UserError("the mixture cannot be fitted: the embeddings are all the same, or not finite")
+            raise UserError(
+                "the mixture cannot be fitted: the embeddings are all the same, or not finite; "
+                "start again with a lower --lr"
+            )
         scale = np.maximum(scale, 1e-6 * scale.max())
         model = self._fit((embeddings - center) / scale, center, scale, seed)
         self._store(center, scale, model, np.arange(model.n_components))
@@ -119,7 +122,13 @@ class Mixture(nn.Module):
     def _maximize(self, k, standardised, start, seed):
         """Expectation-maximisation from a start: scikit-learn's fitted GaussianMixture of k components."""
         model = GaussianMixture(k, reg_covar=REG_COVAR, max_iter=MAX_ITERATIONS, random_state=seed, **start)
-        return model.fit(standardised)
+        try:
+            return model.fit(standardised)
+        except ValueError as problem:
+            raise UserError(
+                f"the mixture cannot be fitted: {problem}; "
+                f"start again with fewer --n_clusters than {k}, or a lower --lr"
+            ) from problem
 
     def _store(self, center, scale, model, order):
         self._resize(model.n_components)

@@ -119,8 +119,7 @@ def load_run(folder, checkpoint="best", device="auto"):
         raise FileNotFoundError(
             f"{path} does not exist; train first: python train_with_distortions.py --experiment_name …"
         )
-    device = choose_device(device)
-    state = load_checkpoint(path, device)
+    device, state = choose_device(device), load_checkpoint(path)
     model, mixture = build(state["config"])
     model.load_state_dict(state["model"])
     mixture.load_state_dict(state["mixture"])

@@ -66,7 +66,7 @@ def test_quick_trains_each_arm_with_each_seed_and_compares_them(quick):
 def test_refits_are_watched(quick):
     lines = (quick / "experiments/quick_both_seed0/refits.jsonl").read_text().splitlines()
     refits = [json.loads(line) for line in lines]
-    assert [line["epoch"] for line in refits] == [1, 2, 2]  # in training, then those of best.pt and last.pt
+    assert [line["epoch"] for line in refits] == [1, 2, 2]  # in training, then those of last.pt and best.pt
     assert refits[0]["kept"] is None and refits[0]["log_likelihood"] == refits[0]["fresh_log_likelihood"]
     assert all(line["kept"] >= 0.9 for line in refits[1:])  # fits to hardly other embeddings, from the fit before
 

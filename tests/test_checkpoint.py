@@ -5,7 +5,9 @@ import pickle
 import pytest
 import torch
 
-from models.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
+from errors import Damaged
+from files import write_json
+from models.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 
 def test_a_checkpoint_comes_back_as_it_was_and_loads_with_weights_only(tmp_path):
@@ -27,6 +29,25 @@ def test_an_interrupted_write_leaves_the_old_checkpoint_readable(tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, {"epoch": 2})
     assert load_checkpoint(path)["epoch"] == 1
+
+
+def test_flipped_bytes_and_cuts_are_found_wherever_they_are(tmp_path):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"w": torch.ones(1), "epoch": 3})
+    whole = path.read_bytes()
+    for at in [*range(0, len(whole) - 40, 7), *range(len(whole) - 40, len(whole))]:
+        for damaged in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[:at]):
+            path.write_bytes(damaged)
+            with pytest.raises(Damaged):
+                load_checkpoint(path)
+
+
+def test_the_checkpoint_before_is_kept(tmp_path):
+    path, previous = tmp_path / "c.pt", tmp_path / "c.prev.pt"
+    for epoch in range(3):
+        save_checkpoint(path, {"epoch": epoch}, previous)
+    assert [load_checkpoint(each)["epoch"] for each in (path, previous)] == [2, 1]
+    assert sorted(os.listdir(tmp_path)) == ["c.prev.pt", "c.pt"]
 
 
 def test_damaged_foreign_and_hostile_files_are_refused(tmp_path):

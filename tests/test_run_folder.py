@@ -3,6 +3,7 @@ import json
 import pytest
 
 import run_folder
+from errors import Damaged
 
 
 def fill(folder):
@@ -10,7 +11,7 @@ def fill(folder):
     run_folder.start(folder, {"lr": 1})
     for epoch in range(3):
         run_folder.append_log(folder, {"epoch": epoch, "srcc": float("nan")})
-    for name in ("last.pt", "best.pt", "notes.txt"):
+    for name in ("last.pt", "last.prev.pt", "best.pt", "best.pt.tmp", "notes.txt"):
         (folder / name).write_text(name)
     (folder / "visualizations").mkdir()
 
@@ -32,7 +33,7 @@ def test_start_leaves_the_new_configuration_and_what_is_not_a_runs(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == {"lr": 2}
 
 
-@pytest.mark.parametrize("victim", ("log.jsonl", "last.pt", "best.pt"))
+@pytest.mark.parametrize("victim", ("log.jsonl", "last.pt", "last.prev.pt", "best.pt"))
 def test_a_kill_while_a_run_is_replaced_leaves_nothing_to_resume(tmp_path, monkeypatch, victim):
     fill(tmp_path)
     unlink = type(tmp_path).unlink
@@ -48,22 +49,44 @@ def test_a_kill_while_a_run_is_replaced_leaves_nothing_to_resume(tmp_path, monke
     assert not (tmp_path / "config.json").exists()
 
 
+def test_a_kill_while_a_resumed_run_begins_again_leaves_it_to_resume(tmp_path, monkeypatch):
+    fill(tmp_path)
+    monkeypatch.setattr(run_folder, "remove_temporary", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_folder.start(tmp_path, {"lr": 1}, resume=True)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"lr": 1}
+
+
 def test_a_run_without_its_checkpoint_is_restarted_only_at_its_beginning(tmp_path):
     fill(tmp_path)
     assert run_folder.has_begun(tmp_path)
     (tmp_path / "last.pt").unlink()
+    assert run_folder.has_begun(tmp_path)
+    (tmp_path / "last.prev.pt").unlink()
     with pytest.raises(ValueError, match="has no last.pt to go on from; --overwrite starts the run anew"):
         run_folder.has_begun(tmp_path)
     run_folder.start(tmp_path, {"lr": 2})
     assert not run_folder.has_begun(tmp_path)
 
 
-def test_the_log_is_json_and_is_trimmed_to_the_checkpoint(tmp_path):
+def test_the_log_is_json_and_is_put_back_as_the_checkpoint_has_it(tmp_path):
+    fill(tmp_path)
+    log, lines = tmp_path / "log.jsonl", run_folder.read_log(tmp_path)
+    assert lines == [{"epoch": epoch, "srcc": None} for epoch in range(3)]
+    written = log.read_bytes()
+    for damaged in (written + b'{"epoch": 3, "sr', written[:-9], b"\xff" + written, b""):
+        log.write_bytes(damaged)
+        run_folder.put_back_log(tmp_path, lines)
+        assert log.read_bytes() == written
+    run_folder.put_back_log(tmp_path, lines[:2])
+    assert run_folder.read_log(tmp_path) == lines[:2]
+
+
+def test_half_a_last_line_is_left_out_and_a_damaged_one_is_named(tmp_path):
     fill(tmp_path)
     log = tmp_path / "log.jsonl"
-    log.write_text(log.read_text() + '{"epoch": 3, "sr')
+    log.write_bytes(log.read_bytes() + b'{"epoch": 3, "sr')
     assert [line["epoch"] for line in run_folder.read_log(tmp_path)] == [0, 1, 2]
-    run_folder.trim_log(tmp_path, 2)
-    assert [json.loads(line) for line in log.read_text().splitlines()] == [{"epoch": e, "srcc": None} for e in (0, 1)]
-    with pytest.raises(ValueError, match="has 2 lines for 3 epochs"):
-        run_folder.trim_log(tmp_path, 3)
+    log.write_bytes(log.read_bytes() + b"\n")
+    with pytest.raises(Damaged, match=rf"log.jsonl is damaged in line 4 .* --experiment_name {tmp_path.name} --resume"):
+        run_folder.read_log(tmp_path)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
+import run_folder
 import train_with_distortions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,9 +56,11 @@ def test_a_run_leaves_what_its_readme_says(workplace):
     folder = workplace / "experiments" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
         "config.json",
+        "lock",
         "log.jsonl",
         "best.pt",
         "last.pt",
+        "last.prev.pt",
         "visualizations",
     }
     config = json.loads((folder / "config.json").read_text())
@@ -101,10 +104,10 @@ def test_unknown_distortions_are_flagged_below_the_threshold(workplace):
 def test_the_number_of_clusters_is_chosen_and_explained(workplace):
     output, _ = train(workplace, "chosen", "--n_clusters auto --type_loss_weight 0")
     lines = [line for line in output.splitlines() if "lowest Bayesian information criterion" in line]
-    assert len(lines) == 4  # two refits, and the fits of best.pt and last.pt
+    assert len(lines) == 4  # two refits, and the fits of last.pt and best.pt
     output, _ = script("test_with_viz.py --experiment experiments/chosen --test_samples 10 --skip_tsne", workplace)
     metrics = json.loads((workplace / "experiments/chosen/visualizations/metrics.json").read_text())
-    assert len(metrics["clusters"]["names"]) == int(lines[-2].split()[0])
+    assert len(metrics["clusters"]["names"]) == int(lines[-1].split()[0])
     log = log_of(workplace, "chosen")
     train(workplace, "chosen", "--n_clusters auto --type_loss_weight 0 --resume")
     assert log_of(workplace, "chosen") == log
@@ -124,53 +127,6 @@ def test_the_same_seed_gives_the_same_run(workplace):
     assert not (workplace / "experiments/again/visualizations/tsne.png").exists()
 
 
-@pytest.mark.parametrize("moment", ("before the log", "after the log", "after best.pt", "while finishing"))
-def test_resume_after_a_kill_ends_like_the_uninterrupted_run(workplace, moment):
-    """A wrapper kills the process at the given moment of the second epoch; --resume then goes on."""
-    name = moment.replace(" ", "_").replace(".", "_")
-    wrapper = workplace / f"{name}.py"
-    wrapper.write_text(KILLER.format(root=str(ROOT), moment=moment))
-    flags = f"--experiment_name {name} {TINY}".split()
-    killed = subprocess.run([sys.executable, wrapper, *flags], cwd=workplace, capture_output=True, text=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    assert killed.returncode == 9, killed.stderr
-    script(
-        f"train_with_distortions.py --experiment_name {name} {TINY} --stem auto --references photos --resume", workplace
-    )
-    assert log_of(workplace, name) == log_of(workplace, "tiny")
-    for checkpoint in ("best.pt", "last.pt"):
-        states = [torch.load(workplace / "experiments" / run / checkpoint, weights_only=True) for run in (name, "tiny")]
-        for part in ("model", "mixture"):
-            assert all(torch.equal(a, b) for a, b in zip(states[0][part].values(), states[1][part].values()))
-
-
-KILLER = """
-import os, sys
-sys.path.insert(0, {root!r})
-import train_with_distortions as script
-
-moment = {moment!r}
-log_epoch, save = script.log_epoch, script.save_checkpoint
-
-def dying_log(args, epoch, *rest):
-    if epoch == 1 and moment == "before the log":
-        os._exit(9)
-    log_epoch(args, epoch, *rest)
-    if epoch == 1 and moment == "after the log":
-        os._exit(9)
-
-def dying_save(path, state):
-    if moment == "after best.pt" and path.name == "last.pt" and state["epoch"] == 1:
-        os._exit(9)
-    if moment == "while finishing" and path.name == "last.pt" and state["finished"]:
-        os._exit(9)
-    save(path, state)
-
-script.log_epoch, script.save_checkpoint = dying_log, dying_save
-script.main(script.parse_args())
-"""
-
-
 def test_a_run_is_neither_overwritten_nor_mixed(workplace):
     before = (workplace / "experiments/tiny/log.jsonl").read_bytes()
     _, message = train(workplace, "tiny", status=1)
@@ -185,7 +141,7 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(train_with_distortions, "make_deterministic", torch.manual_seed)
     scores, kept = iter((nan, 0.8, 0.793, 0.786, nan, KeyboardInterrupt, 0.788, 0.81, 0.802, 0.799)), []
-    own_evaluate, own_save = train_with_distortions.evaluate, train_with_distortions.save_checkpoint
+    own_evaluate, own_save = train_with_distortions.evaluate, run_folder.save
 
     def evaluate(*args):
         score = next(scores, None)
@@ -193,13 +149,13 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
             raise score
         return own_evaluate(*args) | ({} if score is None else {"srcc": score})
 
-    def save(path, state):
-        if path.name == "best.pt" and not state["finished"]:
+    def save(folder, name, state):
+        if name == "best" and not state["finished"]:
             kept.append(state["epoch"])
-        own_save(path, state)
+        own_save(folder, name, state)
 
     monkeypatch.setattr(train_with_distortions, "evaluate", evaluate)
-    monkeypatch.setattr(train_with_distortions, "save_checkpoint", save)
+    monkeypatch.setattr(run_folder, "save", save)
     flags = f"--experiment_name ties {TINY} --epochs 9".split()
     with pytest.raises(KeyboardInterrupt):
         train_with_distortions.main(train_with_distortions.parse_args(flags))
@@ -347,6 +303,7 @@ def test_the_example_figure_is_drawn(tmp_path):
         "benchmarks/unknown.py",
         "benchmarks/ceiling.py",
         "benchmarks/old_approach.py",
+        "benchmarks/faults.py",
     ),
 )
 def test_help_explains_every_flag(name, tmp_path):
