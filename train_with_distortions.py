@@ -36,7 +36,7 @@ from models.quality_net import BACKBONES, SINGLE_PIXEL, STEMS, resolve_stem
 from models.run import PIXELS_AT_ONCE, build, choose_device, forward
 from references import absolute, load_training_references, resolve_source
 
-ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run is resumed
+ANY_TIME = ("resume", "overwrite", "device", "cache_dir")  # flags that may differ when a run is resumed
 WEIGHT_DECAY = 0.1
 TIE = 0.01  # of validation SRCC, a margin for chance over 100 references: of two epochs this close the later is kept
 WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
@@ -51,6 +51,7 @@ def build_parser():
     add("--experiment_name", required=True, help="name of the run's folder under experiments/")
     add("--references", default="auto", help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos")
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
+    add("--cache_dir", help="pack a folder's images into a file here, once, and read them from it, not from memory")
     add("--image_size", type=whole(MIN_SIDE), default=32, help="side of a reference, pixels")
     add("--train_samples", type=whole(1), default=500, help="references to train on")
     add("--val_samples", type=whole(2), default=100, help="references that choose best.pt")
@@ -137,7 +138,7 @@ def main(args):
     args.amp = resolve_amp(args, device)
     where = (args.image_size, args.data_root, args.data_seed)
     train_references, val_references = load_training_references(
-        args.references, args.train_samples, args.val_samples, *where
+        args.references, args.train_samples, args.val_samples, *where, args.cache_dir
     )
     how = (types, args.distortions_per_image)
     train = DistortedImageDataset(
@@ -270,7 +271,7 @@ def settle_batch_norm(averaged, dataset, epoch, args):
 
 def predict(model, dataset):
     """(qualities (N,), embeddings (N, D)) of a dataset's images in their order, numpy."""
-    device, pixels = next(model.parameters()).device, dataset.references.images[0, 0].numel()
+    device, pixels = next(model.parameters()).device, math.prod(dataset.references.images.shape[2:])
     batches = dataset.batches(torch.arange(len(dataset)), min(256, max(1, PIXELS_AT_ONCE // pixels)), device)
     qualities, embeddings = (torch.cat(values) for values in zip(*(forward(model, images) for images, _ in batches)))
     return qualities.double().cpu().numpy(), embeddings.cpu().numpy()
