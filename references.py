@@ -50,7 +50,9 @@ PHOTOS = (
 )
 SMALLEST_PHOTO = 300  # pixels, the shortest side of them all
 PHOTO_COUNTS = {"test": 2, "val": 1, "train": 4}
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+# What Pillow raises for damaged files; MemoryError where a header promises more than there is.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
+               MemoryError)  # fmt: skip
 
 
 @dataclass(frozen=True)
