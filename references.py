@@ -35,6 +35,7 @@ FORMATS = {
 }  # by a file's suffix, Pillow's name
 TEST_SHARE = 0.2  # of a folder that has no parts of its own
 PIXELS_AT_ONCE = 2**20
+MAX_BYTES = 2**30  # of a file; some formats are read into memory whole. Pillow has the limit on pixels: 179 million
 NAMED = 20  # unusable files that are named; the others are counted
 DOWNLOAD_TIMEOUT = 10  # seconds without an answer
 # The colour photographs of real scenes among the images of scikit-learn and scikit-image. Left out: drawings, a colour
@@ -241,8 +242,11 @@ def read_image(path, side):
 def _open(path):
     """A PIL image of which only the header has been read. Raises one of _UNREADABLE for what is no still image of the
     format that the file's name says."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")  # opening a pipe would wait for ever
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"{status.st_size} bytes, more than {MAX_BYTES}")
     name = FORMATS[path.suffix.lower()]
     try:
         image = Image.open(path, formats=(name,))
