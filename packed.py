@@ -7,6 +7,8 @@ there; packing that was interrupted goes on from it. The digits stand for the fi
 
 import hashlib
 import json
+import math
+import mmap
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,24 +19,44 @@ from tqdm import tqdm
 
 from errors import UserError
 
+HELD = 2**27  # bytes of a file that the process holds in memory, about
+AROUND = 2**16  # bytes that the system maps with each image, for good measure
 FORMAT = 1  # part of the key: raise it where files come to other pixels than before
+
+
+class PackedFile:
+    """A mapped file of images (M, 3, S, S) uint8. Pages that were read leave the process's memory again."""
+
+    def __init__(self, path, count, side):
+        self.shape, self._held, self._map = (count, 3, side, side), 0, b""
+        if count:  # an empty file cannot be mapped
+            with open(path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._images = np.frombuffer(self._map, np.uint8, math.prod(self.shape)).reshape(self.shape)
+
+    def take(self, rows):
+        """A tensor of these rows (B,) or this row, int64."""
+        images = torch.from_numpy(self._images.take(rows, axis=0))
+        self._held += images.numel() + np.size(rows) * AROUND
+        if self._held > HELD:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._held = 0
+        return images
 
 
 class PackedImages:
     """Rows of a packed file, indexed as a tensor (N, 3, S, S) is. What is asked for is read, a slice reads nothing."""
 
-    def __init__(self, stored, rows):
-        self.stored, self.rows = stored, rows  # mapped (M, 3, S, S) uint8; (N,) int64
-        self.shape = (len(rows), *stored.shape[1:])
+    def __init__(self, file, rows):
+        self.file, self.rows = file, rows  # (N,) int64
+        self.shape = (len(rows), *file.shape[1:])
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, index):
         rows = self.rows[index]
-        if isinstance(index, slice):
-            return PackedImages(self.stored, rows)
-        return torch.from_numpy(np.asarray(self.stored.take(rows.numpy(), axis=0)))
+        return PackedImages(self.file, rows) if isinstance(index, slice) else self.file.take(rows.numpy())
 
 
 class Packed:
@@ -46,21 +68,21 @@ class Packed:
             name, digest, why = json.loads(line)
             self._files[name] = rows, digest, why
             rows += why is None
-        shape = (rows, 3, side, side)
-        self.stored = np.memmap(path / "images", np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8)
+        self._file = PackedFile(path / "images", rows, side)
 
     def read(self, name):
         """((3, S, S) uint8, None), or (None, why the file cannot be used)."""
         row, digest, why = self._files[name]
         if why is not None:
             return None, why
-        if pixel_digest(self.stored[row]) != digest:
+        image = self._file.take(row).numpy()
+        if pixel_digest(image) != digest:
             raise UserError(f"{self.path} is damaged; delete it, and it is made anew")
-        return self.stored[row], None
+        return image, None
 
     def images(self, names):
         """PackedImages in the order of these names."""
-        return PackedImages(self.stored, torch.tensor([self._files[name][0] for name in names], dtype=torch.int64))
+        return PackedImages(self._file, torch.tensor([self._files[name][0] for name in names], dtype=torch.int64))
 
 
 def pack(cache_dir, folder, names, side, read):
