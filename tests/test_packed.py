@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ from PIL import Image
 from test_references import write_images
 from test_scripts import script, train
 
-from distorted_dataset import DistortedImageDataset
-import packed
-from packed import PackedFile, PackedImages, pack
-from references import load_test_references, load_training_references
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import packed_references  # noqa: E402
+
+import packed  # noqa: E402
+from distorted_dataset import DistortedImageDataset  # noqa: E402
+from packed import PackedFile, PackedImages, pack  # noqa: E402
+from references import load_test_references, load_training_references  # noqa: E402
 
 NAMES = tuple(f"{i:02d}.png" for i in range(40))
 
@@ -225,6 +230,15 @@ def test_damaged_pixels_are_told(folder, tmp_path):
     pixels.flush()
     with pytest.raises(ValueError, match="is damaged; delete it, and it is made anew"):
         load_training_references(*where, tmp_path)
+
+
+def test_the_benchmark_measures_both_ways(tmp_path):
+    args = packed_references.parse_args(["--images=40", "--image_size=16", f"--folder={tmp_path}"])
+    packed_references.write_images(tmp_path / "images" / "train", 40, 16)
+    rows = [packed_references.resident(args, way, 30) for way in ("packed", "memory")]
+    assert all(row["most"][name] > 0 for row in rows for name in ("RssAnon", "RssFile"))
+    assert len(packed_references.table(rows)) == 4
+    assert min(packed_references.both(args).values()) > 0
 
 
 def test_a_folder_with_no_usable_image_is_packed_too(tmp_path):
