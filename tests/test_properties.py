@@ -28,7 +28,8 @@ def pixels(*shape, seed=0):
 @pytest.mark.parametrize("name", DISTORTIONS)
 @settings(max_examples=6, deadline=None)
 @given(SIDES, SIDES, st.lists(st.tuples(LEVELS, SIGNS), min_size=2, max_size=5), st.randoms(use_true_random=False),
-       st.sampled_from((torch.float32, torch.float64)), st.sampled_from((torch.int8, torch.int64, torch.float32)))  # fmt: skip
+       st.sampled_from((torch.float32, torch.float64)),
+       st.sampled_from((torch.int8, torch.int64, torch.float32)))  # fmt: skip
 def test_a_distortion_does_not_depend_on_the_order_of_its_batch(name, height, width, how, random, real, whole):
     count = len(how)
     images, keys = torch.from_numpy(pixels(count, 3, height, width)), make_key(3, torch.arange(count))
@@ -94,8 +95,13 @@ def test_predict_does_not_depend_on_the_order_of_its_batch(run, height, width, c
 @settings(max_examples=6, deadline=None)
 @given(SIDES, SIDES, st.sampled_from(("mirrored", "strided", "turned", "tensor", "PIL")))
 def test_predict_takes_any_view_and_kind(run, height, width, kind):
-    views = {"mirrored": lambda x: x[..., ::-1], "strided": lambda x: x[:, :, ::2], "turned": lambda x: x.swapaxes(2, 3),
-             "tensor": torch.from_numpy, "PIL": lambda x: list(map(Image.fromarray, x.transpose(0, 2, 3, 1)))}  # fmt: skip
+    views = {
+        "mirrored": lambda x: x[..., ::-1],
+        "strided": lambda x: x[:, :, ::2],
+        "turned": lambda x: x.swapaxes(2, 3),
+        "tensor": torch.from_numpy,
+        "PIL": lambda x: list(map(Image.fromarray, x.transpose(0, 2, 3, 1))),
+    }
     images = pixels(2, 3, 2 * height, width)
     view = views[kind](images)
     expected = run.predict(np.ascontiguousarray(view) if isinstance(view, np.ndarray) else images)
