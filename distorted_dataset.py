@@ -6,6 +6,7 @@ python distorted_dataset.py --references path/to/photos --image_size 96 --distor
 
 import argparse
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -129,7 +130,7 @@ class DistortedImageDataset:
 
     def batches(self, order, batch_size, device="cpu"):
         """Yield (images (B, 3, H, W) uint8, indices (B,)) in this order; several batches are distorted together."""
-        pixels = self.references.images[0, 0].numel()
+        pixels = math.prod(self.references.images.shape[2:])
         together = max(1, PIXELS_AT_ONCE // (pixels * batch_size)) * batch_size
         for block in order.split(together):
             images = self.images(block, device)
@@ -137,7 +138,9 @@ class DistortedImageDataset:
 
     def digest(self):
         """16 hexadecimal digits of the references and the present draws."""
-        labels, digest = self.labels, hashlib.sha256(self.references.images.numpy().tobytes())
+        labels, digest = self.labels, hashlib.sha256()
+        for block in self.references.blocks():
+            digest.update(block)
         digest.update(" ".join(self.types).encode())
         drawn = labels.steps, labels.step_level, labels.step_direction, labels.key
         for values in (*drawn, labels.orientation, labels.neighbour, labels.seam):

@@ -193,7 +193,7 @@ def plot_embedding(points, types, class_names, clusters, n_clusters, true, metho
 
 
 def plot_samples(images, captions, rows, subtitle):
-    """Images (N, 3, H, W) uint8 in labelled rows, a caption each. rows [(label, indices into images)]."""
+    """Images {index: (3, H, W) uint8} in labelled rows, a caption each. rows [(label, indices)]."""
     columns = max(len(indices) for _, indices in rows)
     figure = Figure(figsize=(1.95 * columns + 1.2, 2.75 * len(rows) + 0.8), layout="constrained")
     _suptitle(figure, "Held-out images: what the network says, and what is true", subtitle)

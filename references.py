@@ -4,9 +4,9 @@ Parts never share a reference: validation is carved from the training part, and 
 one photograph stay on one side. Which references are taken depends on a seed alone.
 """
 
-import hashlib
 import os
 import socket
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -16,15 +16,26 @@ from urllib.request import urlopen
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from draws import PARTS, Draw, make_key, permutation
 from errors import UserError
+from packed import PackedImages, pack, pixel_digest
 from rgb import to_rgb
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}  # by a file's suffix, Pillow's name
 TEST_SHARE = 0.2  # of a folder that has no parts of its own
+PIXELS_AT_ONCE = 2**20
+MAX_BYTES = 2**30  # of a file; some formats are read into memory whole. Pillow has the limit on pixels: 179 million
 NAMED = 20  # unusable files that are named; the others are counted
 DOWNLOAD_TIMEOUT = 10  # seconds without an answer
 # The colour photographs of real scenes among the images of scikit-learn and scikit-image. Left out: drawings, a colour
@@ -40,12 +51,14 @@ PHOTOS = (
 )
 SMALLEST_PHOTO = 300  # pixels, the shortest side of them all
 PHOTO_COUNTS = {"test": 2, "val": 1, "train": 4}
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+# What Pillow raises for damaged files; MemoryError where a header promises more than there is.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
+               MemoryError)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class References:
-    images: torch.Tensor  # (N, 3, S, S) uint8
+    images: torch.Tensor | PackedImages  # (N, 3, S, S) uint8
     names: tuple[str, ...]
     photographs: np.ndarray  # (N,) int64: crops of one photograph share a number
     source: str  # for people: "CIFAR-10"
@@ -53,9 +66,15 @@ class References:
     def __len__(self):
         return len(self.images)
 
+    def blocks(self):
+        """The images in order, (B, 3, S, S) uint8 arrays of no more than a few MB each."""
+        pixels = self.images.shape[2] * self.images.shape[3]
+        for indices in torch.arange(len(self)).split(max(1, PIXELS_AT_ONCE // pixels)):
+            yield self.images[indices].numpy()
+
     def digests(self):
         """16 hexadecimal digits a reference, from its pixels."""
-        return [_pixel_digest(image) for image in self.images.numpy()]
+        return [pixel_digest(image) for block in self.blocks() for image in block]
 
 
 def absolute(references):
@@ -74,15 +93,15 @@ def resolve_source(references, data_root):
         return "photos", f"{problem}; going on with --references photos, a demonstration on {len(PHOTOS)} photographs"
 
 
-def load_training_references(source, train_samples, val_samples, image_size, data_root, data_seed):
+def load_training_references(source, train_samples, val_samples, image_size, data_root, data_seed, cache_dir=None):
     """(train, val): disjoint References from the source's training part. Validation is taken first, so that runs
-    that differ in train_samples are judged on the same images."""
+    that differ in train_samples are judged on the same images. A folder's stay on disk where cache_dir is given."""
     if source == "photos":
         return tuple(
             _photo_crops(part, count, image_size, data_seed, data_seed)
             for part, count in (("train", train_samples), ("val", val_samples))
         )
-    pool = _pool(source, "train", image_size, data_root, data_seed)
+    pool = _pool(source, "train", image_size, data_root, data_seed, cache_dir)
     taken, _ = pool.take(train_samples + val_samples, permutation(len(pool.names), data_seed, PARTS.index("train")))
     if len(taken) == 0:
         raise UserError(f"{pool.source} has no image that can be used at {image_size}×{image_size} pixels")
@@ -94,12 +113,12 @@ def load_training_references(source, train_samples, val_samples, image_size, dat
     return _slice(taken, val_samples, None), _slice(taken, 0, val_samples)
 
 
-def load_test_references(source, count, image_size, data_root, data_seed, seed, exclude=()):
+def load_test_references(source, count, image_size, data_root, data_seed, seed, exclude=(), cache_dir=None):
     """At most `count` References of the held-out part, and how many were dropped because their pixel digests are in
     `exclude`. `data_seed` decides the split where the source has none; `seed` decides which are taken."""
     if source == "photos":
         return _photo_crops("test", count, image_size, data_seed, seed), 0
-    pool = _pool(source, "test", image_size, data_root, data_seed)
+    pool = _pool(source, "test", image_size, data_root, data_seed, cache_dir)
     taken, dropped = pool.take(count, permutation(len(pool.names), seed, PARTS.index("test")), set(exclude))
     if len(taken) == 0:
         raise UserError(f"{pool.source} has no usable test image that was not trained on")
@@ -107,56 +126,60 @@ def load_test_references(source, count, image_size, data_root, data_seed, seed, 
 
 
 class _Pool:
-    """The candidates of one part: names, and read(i), which gives an (S, S, 3) uint8 array or raises."""
+    """The candidates of one part: names, and read(name), which gives ((3, S, S) uint8, None) or (None, why not)."""
 
-    def __init__(self, names, read, source):
-        self.names, self.read, self.source = names, read, source
+    def __init__(self, names, read, source, packed=None):
+        self.names, self.read, self.source, self.packed = names, read, source, packed
 
     def take(self, count, order, exclude=()):
         """The first `count` usable and different candidates in this order, and how many were passed over because their
         digests are in `exclude`. What cannot be used is named."""
         images, names, skipped, copies, excluded, seen = [], [], 0, 0, 0, set(exclude)
         with tqdm(total=count, desc="references", unit="image", delay=2, leave=False) as bar:
-            for i in order.tolist():
-                if len(images) == count:
+            for name in (self.names[i] for i in order.tolist()):
+                if len(names) == count:
                     break
-                try:
-                    image = np.ascontiguousarray(self.read(i).transpose(2, 0, 1))
-                except _UNREADABLE as problem:
+                image, why = self.read(name)
+                if why is not None:
                     skipped += 1
                     if skipped <= NAMED:
-                        bar.write(f"skipped {self.names[i]} ({_one_line(problem)})")
+                        bar.write(f"skipped {_printable(name)} ({why})")
                     continue
-                digest = _pixel_digest(image)
+                digest = pixel_digest(image)
                 if digest in seen:
                     excluded += digest in exclude
                     copies += digest not in exclude
                     continue
                 seen.add(digest)
-                images.append(image)
-                names.append(self.names[i])
+                names.append(name)
+                if self.packed is None:
+                    images.append(image)
                 bar.update()
         if skipped or copies:
             print(f"{self.source}: {skipped} unusable images and {copies} copies of others skipped")
-        stacked = np.stack(images) if images else np.empty((0, 3, 1, 1), np.uint8)
-        return References(torch.from_numpy(stacked), tuple(names), np.arange(len(names)), self.source), excluded
+        images = self.packed.images(names) if self.packed else _stack(images)
+        return References(images, tuple(map(_printable, names)), np.arange(len(names)), self.source), excluded
 
 
-def _pool(source, part, image_size, data_root, data_seed):
+def _stack(images):
+    return torch.from_numpy(np.stack(images) if images else np.empty((0, 3, 1, 1), np.uint8))
+
+
+def _pool(source, part, image_size, data_root, data_seed, cache_dir):
     if source == "cifar10":
         arrays = _cifar10(data_root, part)
         if image_size > arrays.shape[1]:
             raise UserError(f"--image_size {image_size} is larger than CIFAR-10's images, which are 32×32")
-        names = tuple(f"{part}/{i}" for i in range(len(arrays)))
-        return _Pool(names, lambda i: fit(Image.fromarray(arrays[i]), image_size), "CIFAR-10")
+        named = {f"{part}/{i}": array for i, array in enumerate(arrays)}
+        return _Pool(tuple(named), lambda name: (_square(Image.fromarray(named[name]), image_size), None), "CIFAR-10")
     folder = Path(source)
-    names = _folder_part(folder, part, data_seed)
+    together, names = _folder_part(folder, part, data_seed)
 
-    def read(i):
-        with Image.open(folder / names[i]) as image:
-            return fit(to_rgb(image), image_size)
+    def read(name):
+        return read_image(folder / name, image_size)
 
-    return _Pool(names, read, f"folder {folder.name}")
+    packed = pack(cache_dir, folder, together, image_size, read) if cache_dir else None
+    return _Pool(names, packed.read if packed else read, f"folder {folder.name}", packed)
 
 
 def _cifar10(data_root, part):
@@ -178,39 +201,70 @@ def _cifar10(data_root, part):
 
 
 def _folder_part(folder, part, data_seed):
-    """Names of a part's image files below the folder, sorted."""
+    """(names of all image files that share a tree, names of the part among them), sorted."""
     if not folder.is_dir():
         raise FileNotFoundError(f"--references {folder}: no such folder (nor is it 'cifar10', 'photos' or 'auto')")
     held_out = next((name for name in ("test", "val") if (folder / name).is_dir()), None)
     if (folder / "train").is_dir() and held_out:
-        return _image_files(folder, "train" if part == "train" else held_out)
+        names = _image_files(folder, "train" if part == "train" else held_out)
+        return names, names
     if held_out:
         raise UserError(f"--references {folder} has {held_out}/ but no train/; add it, or name another folder")
     names = _image_files(folder, ".")
-    order = np.argsort(make_key(data_seed, torch.tensor([zlib.crc32(name.encode()) for name in names])).numpy())
+    order = np.argsort(make_key(data_seed, torch.tensor([zlib.crc32(os.fsencode(name)) for name in names])).numpy())
     if len(names) == 1:
         raise UserError(f"{folder} holds a single image, which cannot be split into training and test")
     cut = max(1, round(TEST_SHARE * len(names)))
-    return tuple(names[i] for i in np.sort(order[:cut] if part == "test" else order[cut:]))
+    return names, tuple(names[i] for i in np.sort(order[:cut] if part == "test" else order[cut:]))
 
 
 def _image_files(folder, below):
     found = []
-    for directory, _, files in os.walk(folder / below):
+    for directory, folders, files in os.walk(folder / below):
+        for link in filter(os.path.islink, (os.path.join(directory, name) for name in folders)):
+            print(f"skipped {_printable(os.path.relpath(link, folder))} (links to folders are not followed)")
         paths = (Path(directory, name) for name in files if not name.startswith("."))
-        found += [str(path.relative_to(folder)) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        found += [str(path.relative_to(folder)) for path in paths if path.suffix.lower() in FORMATS]
     if not found:
-        raise UserError(f"{folder / below} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise UserError(f"{folder / below} holds no image ({', '.join(sorted(FORMATS))})")
     return tuple(sorted(found))
+
+
+def read_image(path, side):
+    """((3, side, side) uint8, None) of an image file, or (None, why it cannot be used)."""
+    try:
+        with _open(path) as image:
+            return _square(to_rgb(image), side), None
+    except _UNREADABLE as problem:
+        return None, _one_line(problem)
+
+
+def _open(path):
+    """A PIL image of which only the header has been read. Raises one of _UNREADABLE for what is no still image of the
+    format that the file's name says."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")  # opening a pipe would wait for ever
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"{status.st_size} bytes, more than {MAX_BYTES}")
+    name = FORMATS[path.suffix.lower()]
+    try:
+        image = Image.open(path, formats=(name,))
+    except UnidentifiedImageError as problem:
+        raise ValueError(f"not a {name} file") from problem
+    if name in ("PNG", "WEBP") and getattr(image, "is_animated", False):
+        image.close()
+        raise ValueError("animated")
+    return image
 
 
 def largest_side(source, at_most):
     """The side of a reference that the source's images allow, going by its first that opens, up to at_most pixels."""
     if source in ("cifar10", "photos"):
         return min(at_most, 32 if source == "cifar10" else SMALLEST_PHOTO)
-    for name in _folder_part(Path(source), "train", 0):
+    for name in _folder_part(Path(source), "train", 0)[1]:
         try:
-            with Image.open(Path(source) / name) as image:
+            with _open(Path(source) / name) as image:
                 return min(at_most, *image.size)
         except _UNREADABLE:
             continue  # the loader names it
@@ -228,6 +282,10 @@ def fit(image, side):
         return np.asarray(image)[int(top) : int(top) + side, int(left) : int(left) + side]
     box = (left, top, left + short, top + short)
     return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def _square(image, side):
+    return np.ascontiguousarray(fit(image, side).transpose(2, 0, 1))
 
 
 def _photo_crops(part, count, side, data_seed, seed):
@@ -268,8 +326,8 @@ def _slice(references, start, stop):
     return References(images, names, references.photographs[start:stop], references.source)
 
 
-def _pixel_digest(image):
-    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).hexdigest()
+def _printable(name):
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _one_line(problem):

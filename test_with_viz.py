@@ -40,6 +40,7 @@ def parse_args(argv=None):
     add("--test_samples", type=whole(2), default=500, help="held-out references, at most")
     add("--references", help="test on 'cifar10', 'photos' or a folder (default: the run's own source)")
     add("--data_root", help="folder that holds CIFAR-10, or gets it (default: the run's)")
+    add("--cache_dir", help="pack a folder's images into a file here, once, and read them from it, not from memory")
     add(
         "--seed",
         type=whole(0, MAX_SEED),
@@ -54,7 +55,7 @@ def parse_args(argv=None):
 def main(args):
     run, log = load_run(args.experiment, args.checkpoint, args.device), read_log(args.experiment)
     dataset, test = load_test(args, run)
-    images, predictions = predict(run, dataset)
+    predictions = predict(run, dataset)
     metrics = {**measure(args, run, dataset, predictions), "test": test, "figures": []}
     folder = Path(args.experiment) / "visualizations"
     folder.mkdir(exist_ok=True)
@@ -64,7 +65,7 @@ def main(args):
     ):  # metrics.json comes back last: it vouches for the rest
         old.unlink(missing_ok=True)
     write_predictions(folder / "predictions.csv", dataset, predictions)
-    for name, figure in figures(args, run, log, dataset, images, predictions, metrics):
+    for name, figure in figures(args, run, log, dataset, predictions, metrics):
         figure.savefig(folder / f"{name}.png", dpi=100)
         metrics["figures"].append(f"{name}.png")
     write_json(folder / "metrics.json", metrics)
@@ -89,7 +90,7 @@ def load_test(args, run):
         "samples": args.test_samples,
         "distortions_per_image": args.distortions_per_image or config["distortions_per_image"],
     }
-    dataset, dropped = held_out_dataset(run, test)
+    dataset, dropped = held_out_dataset(run, test, args.cache_dir)
     if dropped:
         print(f"{dropped} images left out: the run was trained or validated on them")
     count, source = len(dataset.references), dataset.references.source
@@ -99,14 +100,13 @@ def load_test(args, run):
 
 
 def predict(run, dataset):
-    """(images (N, 3, S, S) uint8, Predictions) in the dataset's order."""
-    device, images, answers = next(run.model.parameters()).device, [], []
+    """Predictions in the dataset's order."""
+    device, answers = next(run.model.parameters()).device, []
     with tqdm(total=len(dataset), desc="predicting", unit="image", leave=False) as bar:
         for batch, _ in dataset.batches(torch.arange(len(dataset)), 256, device):
             answers.append(run.predict(batch))
-            images.append(batch.cpu().numpy())
             bar.update(len(batch))
-    return np.concatenate(images), Predictions(*(np.concatenate(values) for values in zip(*answers)))
+    return Predictions(*(np.concatenate(values) for values in zip(*answers)))
 
 
 def measure(args, run, dataset, predictions):
@@ -193,7 +193,7 @@ def steps_in_words(dataset, i):
     return " + ".join(f"{dataset.types[t]} {level:.2f}" for t, level in steps)
 
 
-def figures(args, run, log, dataset, images, predictions, metrics):
+def figures(args, run, log, dataset, predictions, metrics):
     """Yield (file name, Figure) in the order in which they are best read."""
     labels, classes, types = dataset.labels, dataset.class_names, dataset.labels.type.numpy()
     true, predicted, clusters = labels.quality.double().numpy(), predictions.qualities, predictions.clusters
@@ -229,7 +229,7 @@ def figures(args, run, log, dataset, images, predictions, metrics):
         yield "tsne", plots.plot_embedding(tsne(z[some]), *shown, "t-SNE", sampled)
     points, axis_names = pca(z)
     yield "pca", plots.plot_embedding(points[some], *shown, "PCA", sampled, axis_names)
-    yield "samples", samples_figure(dataset, images, predictions, subtitle)
+    yield "samples", samples_figure(dataset, predictions, subtitle)
     if log:
         source = f"{metrics['run']}, trained on {metrics['trained_on']}"
         yield "training_curves", plots.plot_training_curves(log, source)
@@ -255,7 +255,7 @@ def pca(z):
     return model.transform(z), names
 
 
-def samples_figure(dataset, images, predictions, subtitle):
+def samples_figure(dataset, predictions, subtitle):
     """Typical images over the range of quality, and those scored best and worst."""
     labels = dataset.labels
     true, error = labels.quality.double().numpy(), np.abs(predictions.qualities - labels.quality.double().numpy())
@@ -271,6 +271,7 @@ def samples_figure(dataset, images, predictions, subtitle):
         level = f" {labels.level[i]:.2f}" if labels.level[i] > 0 else ""
         scores = f"predicted {predictions.qualities[i]:.0f}, true {true[i]:.0f}"
         captions[i] = f"{what}{level}\n{scores}\ncluster {predictions.clusters[i]}"
+    images = {i: dataset.images(torch.tensor([i]))[0].numpy() for i in captions}
     return plots.plot_samples(images, captions, rows, subtitle)
 
 

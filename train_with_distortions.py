@@ -44,7 +44,7 @@ from training import (
     train_one_epoch,
 )
 
-ANY_TIME = ("resume", "overwrite", "device")  # flags that may differ when a run is resumed
+ANY_TIME = ("resume", "overwrite", "device", "cache_dir")  # flags that may differ when a run is resumed
 FOUND = ("types", "references_name", "digest", "versions")  # in config.json beside the flags
 TIE = 0.01  # of validation SRCC, a margin for chance over 100 references: of two epochs this close the later is kept
 TURN, JOIN = True, True  # in training references are turned and mirrored, and parts of two are joined
@@ -56,6 +56,7 @@ def build_parser():
     add("--experiment_name", required=True, help="name of the run's folder under experiments/")
     add("--references", default="auto", help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos")
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
+    add("--cache_dir", help="pack a folder's images into a file here, once, and read them from it, not from memory")
     add("--image_size", type=whole(MIN_SIDE), default=32, help="side of a reference, pixels")
     add("--train_samples", type=whole(1), default=500, help="references to train on")
     add("--val_samples", type=whole(2), default=100, help="references that choose best.pt")
@@ -151,9 +152,9 @@ def main(args):
     args.stem = resolve_stem(args.stem, args.image_size)
     args.amp = resolve_amp(args, device)
     where = (args.image_size, args.data_root, args.data_seed)
-    with ranks.first_before_others():  # it downloads what is missing
+    with ranks.first_before_others():  # it downloads or packs what is missing
         train_references, val_references = load_training_references(
-            args.references, args.train_samples, args.val_samples, *where
+            args.references, args.train_samples, args.val_samples, *where, args.cache_dir
         )
     how = (types, args.distortions_per_image)
     train = DistortedImageDataset(

@@ -143,7 +143,7 @@ def predict(model, dataset, order=None):
     """(qualities (N,), embeddings (N, D)), numpy, of the dataset's images in this order, or in their own. Processes
     share the work and all get the whole."""
     order = torch.arange(len(dataset)) if order is None else order
-    device, pixels = next(model.parameters()).device, dataset.references.images[0, 0].numel()
+    device, pixels = next(model.parameters()).device, math.prod(dataset.references.images.shape[2:])
     batches = dataset.batches(order[ranks.part(len(order))], min(256, max(1, PIXELS_AT_ONCE // pixels)), device)
     answers = zip(*(forward(model, images) for images, _ in batches))
     qualities, embeddings = (ranks.gathered(torch.cat(values), len(order)) for values in answers)

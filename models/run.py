@@ -149,10 +149,10 @@ def choose_device(device):
 
 
 def _checked(images):
-    images = torch.as_tensor(images)
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < MIN_SIDE:
+    alike = images.dtype in (torch.uint8, np.uint8) and images.ndim == 4
+    if not alike or images.shape[1] != 3 or min(images.shape[2:]) < MIN_SIDE:
         raise UserError(
             f"expected uint8 images (B, 3, H, W) with sides of {MIN_SIDE} or more, "
             f"got {images.dtype} {tuple(images.shape)}"
         )
-    return images
+    return torch.from_numpy(np.array(images, order="C")) if isinstance(images, np.ndarray) else images

@@ -164,6 +164,12 @@ def test_a_16_bit_png_is_read(tmp_path):
     assert to_rgb(Image.open(tmp_path / "deep.png")).getpixel((0, 0)) == (90, 90, 90)
 
 
+def test_16_bits_are_rounded_to_8():
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    expected = np.round(values / 257)
+    assert np.array_equal(np.asarray(to_rgb(Image.fromarray(values)))[:, :, 0], expected)
+
+
 def test_palettes_become_rgb_and_their_transparency_white():
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])

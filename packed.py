@@ -1,0 +1,174 @@
+"""A folder's images at one size in one file, made once and read by index: for folders that do not fit into memory.
+
+CACHE_DIR/32px_0123456789abcdef/ holds `images`, (N, 3, 32, 32) uint8, and `index.jsonl`, a line a file of the folder:
+[name, digest of its pixels, null], or [name, null, why it cannot be used]. The index is called index.part until all is
+there; packing that was interrupted goes on from it. The digits stand for the files' names, sizes and times.
+"""
+
+import hashlib
+import json
+import math
+import mmap
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from errors import UserError
+
+HELD = 2**27  # bytes of a file that the process holds in memory, about
+AROUND = 2**16  # bytes that the system maps with each image, for good measure
+FORMAT = 1  # part of the key: raise it where files come to other pixels than before
+
+
+class PackedFile:
+    """A mapped file of images (M, 3, S, S) uint8. Pages that were read leave the process's memory again."""
+
+    def __init__(self, path, count, side):
+        self.shape, self._held, self._map = (count, 3, side, side), 0, b""
+        if count:  # an empty file cannot be mapped
+            with open(path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._images = np.frombuffer(self._map, np.uint8, math.prod(self.shape)).reshape(self.shape)
+
+    def take(self, rows):
+        """A tensor of these rows (B,) or this row, int64."""
+        images = torch.from_numpy(self._images.take(rows, axis=0))
+        self._held += images.numel() + np.size(rows) * AROUND
+        if self._held > HELD:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._held = 0
+        return images
+
+
+class PackedImages:
+    """Rows of a packed file, indexed as a tensor (N, 3, S, S) is. What is asked for is read, a slice reads nothing."""
+
+    def __init__(self, file, rows):
+        self.file, self.rows = file, rows  # (N,) int64
+        self.shape = (len(rows), *file.shape[1:])
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        rows = self.rows[index]
+        return PackedImages(self.file, rows) if isinstance(index, slice) else self.file.take(rows.numpy())
+
+
+class Packed:
+    """A packed folder."""
+
+    def __init__(self, path, side):
+        self.path, self._files, rows = path, {}, 0
+        for line in (path / "index.jsonl").read_bytes().splitlines():
+            name, digest, why = json.loads(line)
+            self._files[name] = rows, digest, why
+            rows += why is None
+        self._file = PackedFile(path / "images", rows, side)
+
+    def read(self, name):
+        """((3, S, S) uint8, None), or (None, why the file cannot be used)."""
+        row, digest, why = self._files[name]
+        if why is not None:
+            return None, why
+        image = self._file.take(row).numpy()
+        if pixel_digest(image) != digest:
+            raise UserError(f"{self.path} is damaged; delete it, and it is made anew")
+        return image, None
+
+    def images(self, names):
+        """PackedImages in the order of these names."""
+        return PackedImages(self._file, torch.tensor([self._files[name][0] for name in names], dtype=torch.int64))
+
+
+def pack(cache_dir, folder, names, side, read):
+    """The Packed files of a folder, from cache_dir where they are there already; read(name) is like Packed.read. Of
+    several processes that ask for the same, one packs and the others wait."""
+    path = Path(cache_dir).expanduser() / f"{side}px_{_key(folder, names)}"
+    path.mkdir(parents=True, exist_ok=True)
+    index, part, images = path / "index.jsonl", path / "index.part", path / "images"
+    with _lock(path):
+        if index.exists() and len(_whole_lines(index, images, names, side)) < len(names):
+            print(f"{path} is damaged; what is missing is packed again")
+            os.replace(index, part)
+        if not index.exists():
+            _fill(part, images, names, side, read)
+            os.replace(part, index)
+    return Packed(path, side)
+
+
+def pixel_digest(image):
+    """16 hexadecimal digits."""
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).hexdigest()
+
+
+def _key(folder, names):
+    digest = hashlib.blake2b(str(FORMAT).encode(), digest_size=8)
+    for name in names:
+        path = os.path.join(os.path.abspath(folder), name)
+        digest.update(b"\0" + os.fsencode(path))
+        try:
+            status = os.stat(path)
+            digest.update(f"\0{status.st_size} {status.st_mtime_ns}".encode())
+        except OSError:
+            continue  # a link to nowhere: read tells
+    return digest.hexdigest()
+
+
+@contextmanager
+def _lock(folder):
+    """Alone in the folder; a process that ends, even killed, lets go."""
+    import fcntl  # Windows has none, and needs none without --cache_dir
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that packs {folder}", flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fill(part, images, names, side, read):
+    """Append what is missing to both files."""
+    part.touch()
+    images.touch()
+    lines = _whole_lines(part, images, names, side)
+    usable = sum(json.loads(line)[2] is None for line in lines)
+    os.truncate(part, sum(map(len, lines)))
+    os.truncate(images, usable * 3 * side * side)
+    rest = tqdm(names[len(lines) :], "packing", len(names), unit="image", initial=len(lines), delay=2, leave=False)
+    with open(part, "ab") as index, open(images, "ab") as pixels:
+        for name in rest:
+            image, why = read(name)
+            if why is None:
+                pixels.write(np.ascontiguousarray(image))
+            digest = pixel_digest(image) if why is None else None
+            index.write(json.dumps([name, digest, why]).encode() + b"\n")
+            usable += why is None
+        for file in (pixels, index):
+            file.flush()
+            os.fsync(file.fileno())
+    print(f"packed {usable} images into {part.parent}; {len(names) - usable} files cannot be used: see index.jsonl")
+
+
+def _whole_lines(index, images, names, side):
+    """The lines of an index up to the first that is cut short, is not of this file, or has no pixels."""
+    lines = index.read_bytes().splitlines(keepends=True)
+    rows = images.stat().st_size // (3 * side * side) if images.exists() else 0
+    for i, (line, name) in enumerate(zip(lines, names)):
+        try:
+            found, _, why = json.loads(line)
+        except (ValueError, TypeError):
+            return lines[:i]
+        rows -= why is None
+        if found != name or rows < 0 or not line.endswith(b"\n"):
+            return lines[:i]
+    return lines[: len(names)]
