@@ -28,7 +28,7 @@ from command_line import HelpFormatter, run_script, whole
 from distorted_dataset import DistortedImageDataset
 from distortions import DISTORTION_TYPES
 from draws import permutation
-from models.checkpoint import write_json
+from files import write_json
 from references import References, load_training_references
 
 BATCH_SIZE = 128
