@@ -31,7 +31,7 @@ from rgb import to_rgb
 PRISTINE = "pristine"
 MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
 MIN_SIDE = 8  # pixels
-CPU_PIXELS = 2**16  # a CPU distorts images of one type together up to this many pixels, which its cache holds
+CPU_PIXELS = 2**16  # a CPU distorts images of one type together up to this many pixels: they fit its cache
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -163,11 +163,11 @@ def _block_means(images, side, origin, dim):
     pixel = torch.arange(size, device=images.device).view(shape)
     start = ((pixel + 0.5 - origin) / side).floor() * side + origin
     start, end = start.clamp(min=0), (start + side).clamp(max=size)
+    source = pixel + torch.arange(-3, 4, device=images.device).view(-1, 1, 1, 1, 1)  # (7, 1, 1, H, 1) or (7, 1, 1, 1, W)
+    shares = (torch.minimum(source + 1, end) - torch.maximum(source, start)).clamp(min=0) / (end - start)
     padded, means = F.pad(images, reach), torch.zeros_like(images)
-    for k in range(7):
-        source = pixel + k - 3
-        overlap = (torch.minimum(source + 1, end) - torch.maximum(source, start)).clamp(min=0)
-        means.addcmul_(padded.narrow(dim, k, size), overlap / (end - start))
+    for k, share in enumerate(shares):
+        means.addcmul_(padded.narrow(dim, k, size), share)
     return means
 
 
@@ -247,19 +247,27 @@ def distort(images, types, label, level, direction, keys):
     images (B, 3, H, W) uint8; types: names; label (B,) int64 indexes them, −1 leaves an image as it is;
     level (B,) in [0, 1]; direction (B,) of −1 or +1; keys (B,) int64. Returns (B, 3, H, W) uint8 on images' device.
     """
-    together = len(images) if images.is_cuda else CPU_PIXELS // (images.shape[2] * images.shape[3])
-    output, totals = images.clone(), {}
-    for index, name in enumerate(types):
-        for chosen in (label == index).nonzero()[:, 0].split(max(1, together)):
-            at = chosen.to(images.device)
-            values = (values[chosen].to(images.device) for values in (level, direction, keys))
-            changed = _distort_alike(images.index_select(0, at), name, *values)
+    order, counts = label.argsort(), torch.bincount(label + 1, minlength=len(types) + 1).tolist()
+    left, *of_types = order.split(counts)
+    parts, totals = [images[left.to(images.device)]], {}
+    for name, of_type in zip(types, of_types):
+        for chosen in of_type.split(_together(images)):
+            if len(chosen) == 0:
+                continue
+            batch = images.index_select(0, chosen.to(images.device))
+            values = (values[chosen].to(images.device, non_blocking=True) for values in (level, direction, keys))
+            changed = _distort_alike(batch, name, *values)
             totals[name] = totals.get(name, 0) + changed.sum()
-            output.index_copy_(0, at, changed.clamp(0, 1).mul_(255).round_().to(torch.uint8))
-    for name, total in totals.items():  # asked at the end: each answer would make a GPU wait
+            parts.append(changed.clamp(0, 1).mul_(255).round_().to(torch.uint8))
+    for name, total in totals.items():  # asked at the end: an answer makes a GPU wait
         if not total.isfinite():
             raise UserError(f"{name} returned values that are not finite")
-    return output
+    return torch.cat(parts).index_select(0, order.argsort().to(images.device))
+
+
+def _together(images):
+    """How many images of one type to distort at once: all on a GPU, as many as its cache holds on a CPU."""
+    return max(1, CPU_PIXELS // (images.shape[2] * images.shape[3]) if images.device.type == "cpu" else len(images))
 
 
 def _distort_alike(images, name, level, direction, keys):

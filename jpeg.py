@@ -71,16 +71,19 @@ def _constant(values, device):
 
 def _subsample(planes):
     """Average 2×2 pixels; the rounding alternates by column, so that it favours neither way."""
-    means = F.avg_pool2d(_replicate(planes, -planes.shape[2] % 2, -planes.shape[3] % 16), 2)
-    bias = 1 + torch.arange(means.shape[3], device=planes.device) % 2
-    return means.add_(bias / 4).floor_()
+    planes = _replicate(planes, -planes.shape[2] % 2, -planes.shape[3] % 16)
+    pairs = planes[:, :, ::2] + planes[:, :, 1::2]
+    bias = 1 + torch.arange(pairs.shape[3] // 2, device=planes.device) % 2
+    return (pairs[..., ::2] + pairs[..., 1::2]).add_(bias).div_(4).floor_()
 
 
 def _upsample(planes):
     """Double both sides with the triangle filter: three quarters the nearer sample, one quarter the farther."""
-    doubled = F.interpolate(planes, scale_factor=2, mode="bilinear")
-    bias = 8 - torch.arange(doubled.shape[3], device=planes.device) % 2
-    return doubled.add_(bias / 16).floor_()
+    padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
+    near, above, below = 3 * padded[:, :, 1:-1], padded[:, :, :-2], padded[:, :, 2:]
+    rows = torch.stack([near + above, near + below], dim=3).flatten(2, 3)
+    near, left, right = 3 * rows[..., 1:-1], rows[..., :-2], rows[..., 2:]
+    return torch.stack([(near + left).add_(8), (near + right).add_(7)], dim=4).flatten(3, 4).div_(16).floor_()
 
 
 def _to_ycbcr(rgb):
@@ -100,9 +103,10 @@ def _to_rgb(luma, chroma):
 
 def _weigh(planes, weights):
     """(B, 1, H, W): the planes' sum under weights in fixed point."""
-    total = 0
-    for plane, weight in zip(planes.split(1, dim=1), weights):
-        total = total + plane * (weight / _FIXED)
+    first, *others = zip(planes.split(1, dim=1), weights)
+    total = first[0] * (first[1] / _FIXED)
+    for plane, weight in others:
+        total.add_(plane, alpha=weight / _FIXED)
     return total
 
 
