@@ -31,7 +31,7 @@ from rgb import to_rgb
 PRISTINE = "pristine"
 MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
 MIN_SIDE = 8  # pixels
-CPU_PIXELS = 2**16  # a CPU distorts images of one type together up to this many pixels: they fit its cache
+CPU_PIXELS = 2**17  # a CPU distorts images of one type together up to this many pixels: they fit its cache
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -258,7 +258,7 @@ def distort(images, types, label, level, direction, keys):
             values = (values[chosen].to(images.device, non_blocking=True) for values in (level, direction, keys))
             changed = _distort_alike(batch, name, *values)
             totals[name] = totals.get(name, 0) + changed.sum()
-            parts.append(changed.clamp(0, 1).mul_(255).round_().to(torch.uint8))
+            parts.append(changed.clamp(0, 1).mul_(255).round_().int().byte())
     for name, total in totals.items():  # asked at the end: an answer makes a GPU wait
         if not total.isfinite():
             raise UserError(f"{name} returned values that are not finite")

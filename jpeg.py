@@ -83,7 +83,9 @@ def _upsample(planes):
     near, above, below = 3 * padded[:, :, 1:-1], padded[:, :, :-2], padded[:, :, 2:]
     rows = torch.stack([near + above, near + below], dim=3).flatten(2, 3)
     near, left, right = 3 * rows[..., 1:-1], rows[..., :-2], rows[..., 2:]
-    return torch.stack([(near + left).add_(8), (near + right).add_(7)], dim=4).flatten(3, 4).div_(16).floor_()
+    columns = rows.new_empty(*near.shape, 2)
+    columns[..., 0], columns[..., 1] = (near + left).add_(8), (near + right).add_(7)
+    return columns.flatten(3, 4).div_(16).floor_()
 
 
 def _to_ycbcr(rgb):
