@@ -15,6 +15,7 @@ quality of 60 is as bad for one type as for another.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ from rgb import to_rgb
 PRISTINE = "pristine"
 MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
 MIN_SIDE = 8  # pixels
-CPU_PIXELS = 2**17  # a CPU distorts images of one type together up to this many pixels: they fit its cache
+CPU_PIXELS = 2**17  # a CPU distorts images of one type together up to this many pixels, to stay near its cache
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -70,11 +71,16 @@ def per_image(function):
 
 def interpolate(level, *nodes):
     """Piecewise linear between the values at levels 0, 0.2, 0.4, 0.6, 0.8 and 1."""
-    nodes = torch.tensor(nodes, dtype=level.dtype, device=level.device)
+    nodes = _on_device(nodes, level.device)
     position = level * (len(nodes) - 1)
     left = position.floor().clamp(0, len(nodes) - 2).long()
     part = position - left
     return nodes[left] * (1 - part) + nodes[left + 1] * part
+
+
+@cache
+def _on_device(values, device):
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 # The default eight. Their tables are frozen: stronger distortions would buy every score.
@@ -130,7 +136,8 @@ def contrast(images, level, direction, draw):
     low = interpolate(level, 1, 0.85, 0.70, 0.55, 0.40, 0.25)
     high = interpolate(level, 1, 1.16, 1.32, 1.48, 1.64, 1.80)
     factor = torch.where(direction < 0, low, high)
-    mean = luma(images.mean((2, 3), keepdim=True, dtype=torch.float64)).float()  # such sums are exact in any order
+    # k/255 is a whole multiple of 2**-32 in float32, so that float64 sums an image exactly, in any order.
+    mean = luma(images.mean((2, 3), keepdim=True, dtype=torch.float64)).float()
     return (images * factor).add_(mean * (1 - factor))
 
 
@@ -159,15 +166,17 @@ DISTORTION_TYPES = tuple(DISTORTIONS)
 
 def _block_means(images, side, origin, dim):
     """Along one dimension: for each pixel the mean of its block, which ends at most three pixels to either side."""
-    size, shape, reach = images.shape[dim], (-1, 1) if dim == 2 else (1, -1), (0, 0, 3, 3) if dim == 2 else (3, 3)
-    pixel = torch.arange(size, device=images.device).view(shape)
+    size = images.shape[dim]
+    pixel = torch.arange(size, device=images.device).view((-1, 1) if dim == 2 else (1, -1))
     start = ((pixel + 0.5 - origin) / side).floor() * side + origin
     start, end = start.clamp(min=0), (start + side).clamp(max=size)
     source = pixel + torch.arange(-3, 4, device=images.device).view(-1, 1, 1, 1, 1)  # (7, 1, 1, H, 1) or (7, 1, 1, 1, W)
     shares = (torch.minimum(source + 1, end) - torch.maximum(source, start)).clamp(min=0) / (end - start)
-    padded, means = F.pad(images, reach), torch.zeros_like(images)
-    for k, share in enumerate(shares):
-        means.addcmul_(padded.narrow(dim, k, size), share)
+    means = images * shares[3]
+    for step in (-3, -2, -1, 1, 2, 3):
+        share, inside = shares[3 + step], size - abs(step)
+        mean, weight = (values.narrow(dim, max(0, -step), inside) for values in (means, share))
+        mean.addcmul_(images.narrow(dim, max(0, step), inside), weight)
     return means
 
 
@@ -248,25 +257,28 @@ def distort(images, types, label, level, direction, keys):
     level (B,) in [0, 1]; direction (B,) of −1 or +1; keys (B,) int64. Returns (B, 3, H, W) uint8 on images' device.
     """
     order, counts = label.argsort(), torch.bincount(label + 1, minlength=len(types) + 1).tolist()
-    left, *of_types = order.split(counts)
-    parts, totals = [images[left.to(images.device)]], {}
+    by_label = (_taken(values, order, images.device).split(counts) for values in (images, level, direction, keys))
+    (unchanged, *_), *of_types = zip(*by_label)
+    parts, totals = [unchanged], {}
     for name, of_type in zip(types, of_types):
-        for chosen in of_type.split(_together(images)):
-            if len(chosen) == 0:
+        for batch, *drawn in zip(*(values.split(_together(images)) for values in of_type)):
+            if len(batch) == 0:
                 continue
-            batch = images.index_select(0, chosen.to(images.device))
-            values = (values[chosen].to(images.device, non_blocking=True) for values in (level, direction, keys))
-            changed = _distort_alike(batch, name, *values)
+            changed = _distort_alike(batch, name, *drawn)
             totals[name] = totals.get(name, 0) + changed.sum()
             parts.append(changed.clamp(0, 1).mul_(255).round_().int().byte())
     for name, total in totals.items():  # asked at the end: an answer makes a GPU wait
         if not total.isfinite():
             raise UserError(f"{name} returned values that are not finite")
-    return torch.cat(parts).index_select(0, order.argsort().to(images.device))
+    return _taken(torch.cat(parts), order.argsort(), images.device)
+
+
+def _taken(values, order, device):
+    return values.index_select(0, order.to(values.device, non_blocking=True)).to(device, non_blocking=True)
 
 
 def _together(images):
-    """How many images of one type to distort at once: all on a GPU, as many as its cache holds on a CPU."""
+    """How many images of one type to distort at once: all on a GPU, few on a CPU."""
     return max(1, CPU_PIXELS // (images.shape[2] * images.shape[3]) if images.device.type == "cpu" else len(images))
 
 

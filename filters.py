@@ -1,4 +1,4 @@
-"""Convolution of a batch in which each image has a kernel of its own."""
+"""Filters for a batch in which each image has a kernel of its own."""
 
 import torch
 import torch.nn.functional as F
@@ -7,8 +7,8 @@ STRIP = 32  # rows at most; a CPU convolves 16 planes at a time, of which a lone
 
 
 def filter_each(images, kernels, border):
-    """Image i of images (B, C, H, W) convolved with kernel i of kernels (B, 1, h, w), which are symmetric about their
-    centres and of odd sides; border is a mode of F.pad. A channel is cut into strips: each is a plane of its own."""
+    """Image i of images (B, C, H, W) correlated with kernel i of kernels (B, 1, h, w), of odd sides; border is a mode
+    of F.pad. A channel is cut into strips, each a plane of its own to the convolution."""
     (batch, channels, height, width), (rows, columns) = images.shape, kernels.shape[2:]
     count = -(-height // STRIP)
     strip = -(-height // count)
@@ -17,6 +17,6 @@ def filter_each(images, kernels, border):
     strips = padded.unfold(2, strip + rows - 1, strip).transpose(3, 4)  # (B, C, count, strip + h − 1, W + w − 1)
     planes = strips.reshape(1, batch * channels * count, *strips.shape[3:])
     kernels = kernels.repeat_interleave(channels * count, dim=0)
-    with torch.autocast(images.device.type, enabled=False):  # whoever asks for images may be inside one
+    with torch.autocast(images.device.type, enabled=False):  # the caller may train in bfloat16
         filtered = F.conv2d(planes, kernels, groups=len(kernels))
     return filtered.view(batch, channels, count * strip, width)[:, :, :height]
