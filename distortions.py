@@ -168,9 +168,9 @@ def _block_means(images, side, origin, dim):
     """Along one dimension: for each pixel the mean of its block, which ends at most three pixels to either side."""
     size = images.shape[dim]
     pixel = torch.arange(size, device=images.device).view((-1, 1) if dim == 2 else (1, -1))
-    start = ((pixel + 0.5 - origin) / side).floor() * side + origin
+    start = ((pixel + 0.5 - origin) / side).floor() * side + origin  # where a pixel's block begins
     start, end = start.clamp(min=0), (start + side).clamp(max=size)
-    source = pixel + torch.arange(-3, 4, device=images.device).view(-1, 1, 1, 1, 1)  # (7, 1, 1, H, 1) or (7, 1, 1, 1, W)
+    source = pixel + torch.arange(-3, 4, device=images.device).view(-1, 1, 1, 1, 1)  # (7, 1, 1, H, 1) or (…, 1, W)
     shares = (torch.minimum(source + 1, end) - torch.maximum(source, start)).clamp(min=0) / (end - start)
     means = images * shares[3]
     for step in (-3, -2, -1, 1, 2, 3):

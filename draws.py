@@ -107,4 +107,4 @@ class ImageDraw:
 
 def _unit(bits, shift):
     """24 of the 64 bits as a float32 in [0, 1); exact, so equal on every device."""
-    return (bits >> shift).int().bitwise_and_(0xFFFFFF).float().mul_(2**-24)
+    return (bits >> shift).int().bitwise_and_(0xFFFFFF).float().mul_(2**-24)  # int() keeps the lower 32

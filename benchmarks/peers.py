@@ -29,7 +29,8 @@ MATCH = {
 
 
 def jitter(**changes):
-    return A.ColorJitter(**{"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)} | changes, p=1)
+    as_it_is = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
+    return A.ColorJitter(**as_it_is | changes, p=1)
 
 
 def albumentations_transforms():
