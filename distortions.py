@@ -15,6 +15,7 @@ quality of 60 is as bad for one type as for another.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -24,12 +25,14 @@ from PIL import Image
 
 from draws import Draw, make_key
 from errors import UserError
+from filters import filter_each
 from jpeg import jpeg_round_trip
 from rgb import to_rgb
 
 PRISTINE = "pristine"
 MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
 MIN_SIDE = 8  # pixels
+CPU_PIXELS = 2**17  # a CPU distorts images of one type together up to this many pixels, to stay near its cache
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -68,11 +71,16 @@ def per_image(function):
 
 def interpolate(level, *nodes):
     """Piecewise linear between the values at levels 0, 0.2, 0.4, 0.6, 0.8 and 1."""
-    nodes = torch.tensor(nodes, dtype=level.dtype, device=level.device)
+    nodes = _on_device(nodes, level.device)
     position = level * (len(nodes) - 1)
     left = position.floor().clamp(0, len(nodes) - 2).long()
     part = position - left
     return nodes[left] * (1 - part) + nodes[left + 1] * part
+
+
+@cache
+def _on_device(values, device):
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 # The default eight. Their tables are frozen: stronger distortions would buy every score.
@@ -82,17 +90,9 @@ def interpolate(level, *nodes):
 def gaussian_blur(images, level, direction, draw):
     """A Gaussian kernel, sampled at whole pixels."""
     sigma = interpolate(level, 0, 0.60, 0.77, 0.945, 1.34, 1.83).clamp(min=1e-3)  # pixels
-    weights = torch.exp(-((torch.arange(8, device=images.device) / sigma) ** 2) / 2)  # (B, 1, 1, 8), one side
-    weights = weights / (weights[..., :1] + 2 * weights[..., 1:].sum(-1, keepdim=True))
-    for dim in (2, 3):
-        padded = F.pad(images, (7, 7, 0, 0) if dim == 3 else (0, 0, 7, 7), mode="reflect")
-        size = images.shape[dim]
-        images = images * weights[..., :1]
-        for k in range(1, 8):
-            images = images + weights[..., k : k + 1] * (
-                padded.narrow(dim, 7 - k, size) + padded.narrow(dim, 7 + k, size)
-            )
-    return images
+    weights = torch.exp(-((torch.arange(-7, 8, device=images.device) / sigma) ** 2) / 2)  # (B, 1, 1, 15)
+    weights = weights / weights.sum(3, keepdim=True)
+    return filter_each(filter_each(images, weights.mT, "reflect"), weights, "reflect")
 
 
 @distortion(worst_quality=35)
@@ -100,26 +100,19 @@ def motion_blur(images, level, direction, draw):
     """The mean along a straight path at a free angle, centred, so that the image does not move."""
     reach = (interpolate(level, 1, 2.08, 2.97, 3.86, 5.37, 8.67) - 1) / 2  # pixels to either side
     angle = draw.uniform(0, torch.pi)
-    radius, (height, width) = 4, images.shape[2:]
-    half_plane = [(y, x) for y in range(radius + 1) for x in range(-radius, radius + 1) if y > 0 or x > 0]
-    padded = F.pad(images, (radius,) * 4, mode="replicate")
-    blurred, total = images, torch.ones_like(level)
-    for y, x in half_plane:
-        along = (x * angle.cos() + y * angle.sin()).clamp(-reach, reach)  # nearest point of the path
-        distance = ((x - along * angle.cos()) ** 2 + (y - along * angle.sin()) ** 2).sqrt()
-        weight = (1 - distance).clamp(min=0)
-        ahead = padded[:, :, radius + y : radius + y + height, radius + x : radius + x + width]
-        behind = padded[:, :, radius - y : radius - y + height, radius - x : radius - x + width]
-        blurred = blurred + weight * (ahead + behind)
-        total = total + 2 * weight
-    return blurred / total
+    x = torch.arange(-4, 5, device=images.device)  # of the kernel's pixels
+    y = x[:, None]
+    along = (x * angle.cos() + y * angle.sin()).clamp(-reach, reach)  # nearest point of the path
+    distance = ((x - along * angle.cos()) ** 2 + (y - along * angle.sin()) ** 2).sqrt()
+    weights = (1 - distance).clamp(min=0)  # (B, 1, 9, 9)
+    return filter_each(images, weights / weights.sum((2, 3), keepdim=True), "replicate")
 
 
 @distortion(worst_quality=30)
 def gaussian_noise(images, level, direction, draw):
     """White noise, independent in each channel."""
     deviation = interpolate(level, 0, 6.8, 11.4, 16.9, 27.2, 45)  # grey levels
-    return images + deviation / 255 * draw.normal_like(images)
+    return draw.normal_like(images).mul_(deviation / 255).add_(images)
 
 
 @distortion(worst_quality=20)
@@ -134,8 +127,7 @@ def color_saturation(images, level, direction, draw):
     """Chroma scaled about each pixel's luma."""
     under = interpolate(level, 1, 0.857, 0.721, 0.585, 0.449, 0.27)
     over = interpolate(level, 1, 1.32, 1.66, 2.00, 2.63, 3.63)
-    grey = luma(images)
-    return grey + torch.where(direction < 0, under, over) * (images - grey)
+    return luma(images).lerp(images, torch.where(direction < 0, under, over))
 
 
 @distortion(worst_quality=50, directions=("low", "high"))
@@ -143,9 +135,10 @@ def contrast(images, level, direction, draw):
     """Values scaled about the image's mean luma."""
     low = interpolate(level, 1, 0.85, 0.70, 0.55, 0.40, 0.25)
     high = interpolate(level, 1, 1.16, 1.32, 1.48, 1.64, 1.80)
-    scaled = (luma(images) * 2**20).round().long()  # whole numbers: their sum is the same in any order
-    mean = scaled.sum((1, 2, 3), keepdim=True) / (2**20 * scaled[0].numel())
-    return mean + torch.where(direction < 0, low, high) * (images - mean)
+    factor = torch.where(direction < 0, low, high)
+    # k/255 is a whole multiple of 2**-32 in float32, so that float64 sums an image exactly, in any order.
+    mean = luma(images.mean((2, 3), keepdim=True, dtype=torch.float64)).float()
+    return (images * factor).add_(mean * (1 - factor))
 
 
 @distortion(worst_quality=55, directions=("dark", "bright"))
@@ -172,17 +165,19 @@ DISTORTION_TYPES = tuple(DISTORTIONS)
 
 
 def _block_means(images, side, origin, dim):
+    """Along one dimension: for each pixel the mean of its block, which ends at most three pixels to either side."""
     size = images.shape[dim]
     pixel = torch.arange(size, device=images.device).view((-1, 1) if dim == 2 else (1, -1))
     start = ((pixel + 0.5 - origin) / side).floor() * side + origin  # where a pixel's block begins
     start, end = start.clamp(min=0), (start + side).clamp(max=size)
-    mean, covered = 0, 0
-    for k in range(4):  # a block of a side up to 2.75 meets four pixels at the most
-        source = start.long() + k
-        overlap = (torch.minimum(source + 1, end) - torch.maximum(source.to(start), start)).clamp(min=0)
-        mean = mean + overlap * images.gather(dim, source.clamp(max=size - 1).expand_as(images))
-        covered = covered + overlap
-    return mean / covered
+    source = pixel + torch.arange(-3, 4, device=images.device).view(-1, 1, 1, 1, 1)  # (7, 1, 1, H, 1) or (…, 1, W)
+    shares = (torch.minimum(source + 1, end) - torch.maximum(source, start)).clamp(min=0) / (end - start)
+    means = images * shares[3]
+    for step in (-3, -2, -1, 1, 2, 3):
+        share, inside = shares[3 + step], size - abs(step)
+        mean, weight = (values.narrow(dim, max(0, -step), inside) for values in (means, share))
+        mean.addcmul_(images.narrow(dim, max(0, step), inside), weight)
+    return means
 
 
 # More, chosen by name. People's opinion of these is not in KADID-10k: their qualities are our judgement.
@@ -261,20 +256,39 @@ def distort(images, types, label, level, direction, keys):
     images (B, 3, H, W) uint8; types: names; label (B,) int64 indexes them, −1 leaves an image as it is;
     level (B,) in [0, 1]; direction (B,) of −1 or +1; keys (B,) int64. Returns (B, 3, H, W) uint8 on images' device.
     """
-    output = images.clone()
-    for index in range(len(types)):
-        chosen = (label == index).nonzero()[:, 0]
-        if len(chosen) == 0:
-            continue
-        batch, at = images[chosen.to(images.device)].float() / 255, chosen.to(label.device)
-        parameters = [values[at].float().to(images.device).view(-1, 1, 1, 1) for values in (level, direction)]
-        changed = DISTORTIONS[types[index]].function(batch, *parameters, Draw(keys[at].to(images.device)))
-        if changed.shape != batch.shape:
-            raise UserError(f"{types[index]} returned shape {tuple(changed.shape)}, expected {tuple(batch.shape)}")
-        if not torch.isfinite(changed).all():
-            raise UserError(f"{types[index]} returned values that are not finite")
-        output[chosen.to(images.device)] = (changed.clamp(0, 1) * 255).round().to(torch.uint8)
-    return output
+    order, counts = label.argsort(), torch.bincount(label + 1, minlength=len(types) + 1).tolist()
+    by_label = (_taken(values, order, images.device).split(counts) for values in (images, level, direction, keys))
+    (unchanged, *_), *of_types = zip(*by_label)
+    parts, totals = [unchanged], {}
+    for name, of_type in zip(types, of_types):
+        for batch, *drawn in zip(*(values.split(_together(images)) for values in of_type)):
+            if len(batch) == 0:
+                continue
+            changed = _distort_alike(batch, name, *drawn)
+            totals[name] = totals.get(name, 0) + changed.sum()
+            parts.append(changed.clamp(0, 1).mul_(255).round_().int().byte())
+    for name, total in totals.items():  # asked at the end: an answer makes a GPU wait
+        if not total.isfinite():
+            raise UserError(f"{name} returned values that are not finite")
+    return _taken(torch.cat(parts), order.argsort(), images.device)
+
+
+def _taken(values, order, device):
+    return values.index_select(0, order.to(values.device, non_blocking=True)).to(device, non_blocking=True)
+
+
+def _together(images):
+    """How many images of one type to distort at once: all on a GPU, few on a CPU."""
+    return max(1, CPU_PIXELS // (images.shape[2] * images.shape[3]) if images.device.type == "cpu" else len(images))
+
+
+def _distort_alike(images, name, level, direction, keys):
+    """Images (B, 3, H, W) uint8 by one type: (B, 3, H, W) float32, not yet clipped."""
+    level, direction = (values.float().view(-1, 1, 1, 1) for values in (level, direction))
+    changed = DISTORTIONS[name].function(images.float().div_(255), level, direction, Draw(keys))
+    if changed.shape != images.shape:
+        raise UserError(f"{name} returned shape {tuple(changed.shape)}, expected {tuple(images.shape)}")
+    return changed
 
 
 def apply_distortion(image, distortion_type, level, direction=None, seed=0):

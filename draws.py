@@ -25,14 +25,14 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 
 def _shift_right(x, bits):
     """Logical shift: torch's >> copies the sign bit of an int64."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def mix(x):
     """Scramble int64 words so that every input bit reaches every output bit; overflow wraps on purpose."""
-    x = (x ^ _shift_right(x, 30)) * _MIX_1
-    x = (x ^ _shift_right(x, 27)) * _MIX_2
-    return x ^ _shift_right(x, 31)
+    x = (x ^ _shift_right(x, 30)).mul_(_MIX_1)
+    x.bitwise_xor_(_shift_right(x, 27)).mul_(_MIX_2)
+    return x.bitwise_xor_(_shift_right(x, 31))
 
 
 def make_key(*fields):
@@ -78,9 +78,9 @@ class Draw:
         """Standard normals in the shape of the images, float32 (Box and Muller, 1958; |z| stays under 5.8)."""
         count = images[0].numel()
         bits = self.bits((count + 1) // 2)
-        radius = (-2 * (_unit(bits, 40) + 2**-24).log()).sqrt()  # the argument is in (0, 1]
-        angle = 2 * math.pi * _unit(bits, 8)
-        normals = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+        radius = _unit(bits, 40).add_(2**-24).log_().mul_(-2).sqrt_()  # the logarithm's argument is in (0, 1]
+        angle = _unit(bits, 8).mul_(2 * math.pi)
+        normals = torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=1)
         return normals[:, :count].reshape(images.shape)
 
     def image(self, i):
@@ -107,4 +107,4 @@ class ImageDraw:
 
 def _unit(bits, shift):
     """24 of the 64 bits as a float32 in [0, 1); exact, so equal on every device."""
-    return ((bits >> shift) & 0xFFFFFF).to(torch.float32) * 2**-24
+    return (bits >> shift).int().bitwise_and_(0xFFFFFF).float().mul_(2**-24)  # int() keeps the lower 32

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -68,13 +69,32 @@ def test_the_mean_error_grows_strictly_with_the_level(name, direction, crops):
     assert errors[0] == 0 and (np.diff(errors) > 0).all(), np.round(errors, 3)
 
 
+@pytest.mark.parametrize("height, width", ((32, 32), (41, 9)))
 @pytest.mark.parametrize("name", DISTORTIONS)
-def test_an_image_depends_on_neither_its_batch_nor_its_place(name, crops):
-    keys, levels = make_key(3, torch.arange(60)), torch.linspace(0.2, 1, 60)
-    together = run(name, crops.images[:60], levels, -1, keys)
-    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:23]
-    assert torch.equal(run(name, crops.images[order], levels[order], -1, keys[order]), together[order])
-    assert torch.equal(run(name, crops.images[59:60], levels[59:], -1, keys[59:60])[0], together[59])
+def test_an_image_depends_on_neither_its_batch_nor_its_place(name, height, width):
+    images = torch.stack([F.interpolate(torch.rand(3, 1, 5, 5), (height, width))[:, 0] for _ in range(257)])
+    images, keys, levels = (255 * images).byte(), make_key(3, torch.arange(257)), torch.linspace(1, 0.2, 257)
+    together = run(name, images, levels, -1, keys)
+    for size in (1, 2, 3, 64):
+        chosen = torch.randperm(257)[:size]
+        assert torch.equal(run(name, images[chosen], levels[chosen], -1, keys[chosen]), together[chosen]), size
+
+
+def test_images_of_all_types_stay_in_their_places(crops):
+    label = torch.arange(-1, 8).repeat(4)
+    images, levels, keys = crops.images[:36], torch.linspace(0.2, 1, 36), make_key(1, torch.arange(36))
+    mixed = distort(images, DISTORTION_TYPES, label, levels, torch.ones(36), keys)
+    for i in range(36):
+        name = DISTORTION_TYPES[label[i]]
+        alone = images[i] if label[i] < 0 else run(name, images[i : i + 1], levels[i : i + 1], 1, keys[i : i + 1])[0]
+        assert torch.equal(mixed[i], alone), name
+
+
+@pytest.mark.parametrize("name", DISTORTION_TYPES)
+def test_mixed_precision_around_it_changes_nothing(name, crops):
+    full = run(name, crops.images[:20], 0.7)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(run(name, crops.images[:20], 0.7), full)
 
 
 @settings(max_examples=15, deadline=None)
