@@ -7,7 +7,6 @@ The run lands in experiments/<experiment_name>; test it with test_with_viz.py.
 """
 
 import argparse
-import math
 import os
 import platform
 import sys
