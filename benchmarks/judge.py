@@ -78,7 +78,7 @@ def stability(clusterings):
 
 
 def types_with_own_cluster(clusters, types):
-    """The types that are the most frequent one of the cluster in which most of their images are."""
+    """The classes that are the most frequent one of the cluster that holds the largest share of their images."""
     own = []
     for name in np.unique(types):
         home = np.bincount(clusters[types == name]).argmax()

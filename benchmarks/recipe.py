@@ -238,9 +238,9 @@ def write_results(rows, args):
              "seeds": args.seeds, "image_size": args.image_size, "flags": args.flags}  # fmt: skip
     folders = {name: folders_of(args, name) for name in trained}
     left_out = {name.removeprefix("without_"): runs for name, runs in folders.items() if name in WITHOUT}
-    found = [quality_table(rows, args.against), cluster_table(rows), refit_table(folders, args.epochs)]
-    found += [own_table(rows, trained)] + [left_out_table(left_out)] * bool(left_out)
-    text = "\n".join("\n".join([*lines, ""]) for lines in found)
+    tables = [quality_table(rows, args.against), cluster_table(rows), refit_table(folders, args.epochs)]
+    tables += [own_table(rows, trained)] + [left_out_table(left_out)] * bool(left_out)
+    text = "\n".join("\n".join([*lines, ""]) for lines in tables)
     print(f"\n{text}")
     files = {suffix: folder / f"{args.name}.{suffix}" for suffix in ("md", "json", "png")}
     files["md"].write_text(text, encoding="utf-8")

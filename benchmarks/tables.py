@@ -20,7 +20,7 @@ CLUSTER_COLUMNS = {
     "unknown": "AUROC of unknown types",
     "active": "active",
     "effective": "effective number",
-    "own": "types with their own",
+    "own": "classes that lead a cluster",
     "least_lift": "least share in the best cluster / base rate",
 }
 ONE_DIGIT = ("active", "effective", "own", "least_lift")
@@ -102,8 +102,8 @@ def refit_table(folders, epochs):
         kept, gaps = (list(chain(*of_runs)) for of_runs in zip(*[late_refits(run, epochs) for run in runs]))
         worst = min(change for of_run in changes for change in of_run.values())
         mean = f"{np.mean(extra):+.4f}" if extra else "–"
-        changed = str(fewest_active(runs)), f"{worst:+.4f}", mean
-        lines.append([f"`{arm}`", *changed, mean_and_least(kept, ".3f"), mean_and_least(gaps, "+.3f")])
+        cost = str(fewest_active(runs)), f"{worst:+.4f}", mean
+        lines.append([f"`{arm}`", *cost, mean_and_least(kept, ".3f"), mean_and_least(gaps, "+.3f")])
     return markdown(titles, lines)
 
 
@@ -134,8 +134,8 @@ def mean_and_least(values, form):
 
 
 def own_table(rows, arms):
-    """A row an arm: in how many seeds each type had a cluster of its own."""
+    """A row an arm: in how many seeds each class was the most frequent in the cluster that holds most of it."""
     types = list(dict.fromkeys(name for arm in arms for run in rows[arm]["runs"] for name in run["lifts"]))
     counts = [[sum(name in run["own"] for run in rows[arm]["runs"]) for name in types] for arm in arms]
     lines = [[f"`{arm}`", *map(str, of_arm)] for arm, of_arm in zip(arms, counts)]
-    return markdown([f"own cluster, of {len(rows[arms[0]]['runs'])} seeds", *types], lines)
+    return markdown([f"leads its cluster, of {len(rows[arms[0]]['runs'])} seeds", *types], lines)

@@ -10,7 +10,7 @@ import ranks
 PULL = 0.1
 SHARPNESS = 4  # the power of the posteriors that are assigned
 ROUNDS = 5  # of balancing
-DAMPING = 16  # images with the fit's shares that count beside a batch: the smaller it is, the less a round moves it
+DAMPING = 16  # images in the fit's shares that are counted with each batch, so that a small one is hardly moved
 
 
 def quality_loss(predicted, quality):
