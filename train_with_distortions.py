@@ -210,7 +210,9 @@ def refuse_too_few(args, train, val):
     """Raise UserError where there are fewer images than clusters, or than processes."""
     images, processes = min(len(train), args.gmm_samples), ranks.count()
     if args.n_clusters != "auto" and images < args.n_clusters:
-        raise UserError(f"--n_clusters {args.n_clusters} needs at least {args.n_clusters} training images, got {images}")
+        raise UserError(
+            f"--n_clusters {args.n_clusters} needs at least {args.n_clusters} training images, got {images}"
+        )
     if args.batch_size % processes or len(val) < processes:
         raise UserError(
             f"{processes} processes share each batch and the {len(val)} validation images, so --batch_size "

@@ -46,13 +46,16 @@ def main(args):
         tiles = tiles_of(images, side)
         at_once = max(1, PIXELS_AT_ONCE // (side * side))
         blocks = [block.to(device) for block in tiles.split(at_once)]
-        candidates = {"predict": lambda: run.predict(images), "network": lambda: [forward(run.model, b) for b in blocks]}
+        candidates = {
+            "predict": lambda: run.predict(images),
+            "network": lambda: [forward(run.model, b) for b in blocks],
+        }
         seconds = medians(candidates, args.rounds, device)
         rates = {key: len(images) / value for key, value in seconds.items()}
         rows.append([name, str(len(tiles) // len(images)), f"{rates['predict'] / rates['network']:.0%}"])
         numbers[name] = rates
     titles = ["images", "tiles an image", "predict's rate, of the bare network's"]
-    tell(args.output, "inference", device, titles, rows, images_per_second=numbers)
+    tell(args.output, "inference", device, (titles, rows), images_per_second=numbers)
 
 
 def photograph(i):

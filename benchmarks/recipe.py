@@ -24,7 +24,6 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
 
-import numpy as np
 import torch
 from arms import ARMS, GROUPS, WITHOUT
 from classical import gather_classical

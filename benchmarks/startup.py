@@ -25,7 +25,9 @@ from references import absolute
 
 SCRIPTS = ("distorted_dataset.py", "train_with_distortions.py", "test_with_viz.py", "display_viz_english.py",
            "summarize_runs.py")  # fmt: skip
-QUICK = "--experiment_name quick --train_samples 100 --val_samples 50 --distortions_per_image 3 --epochs 20 --batch_size 64"  # fmt: skip
+QUICK = (
+    "--experiment_name quick --train_samples 100 --val_samples 50 --distortions_per_image 3 --epochs 20 --batch_size 64"
+)
 STEPPED = 77  # an exit status that nothing else has
 # The quick command's script, which ends with the first step of its optimizer.
 FIRST_STEP = f"""
@@ -55,7 +57,7 @@ def main(args):
     commands["the quick command, to its first training step"] = ["-c", FIRST_STEP, *quick], STEPPED
     seconds = {name: [seconds_of(*command) for _ in range(args.rounds)] for name, command in commands.items()}
     rows = [[name, f"{statistics.median(values):.1f}"] for name, values in seconds.items()]
-    tell(args.output, "startup", "cpu", ["from the start of", "seconds"], rows, seconds=seconds)
+    tell(args.output, "startup", "cpu", (["from the start of", "seconds"], rows), seconds=seconds)
 
 
 def seconds_of(command, status):

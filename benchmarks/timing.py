@@ -41,12 +41,15 @@ def processor():
     return names[0] if names else platform.processor()
 
 
-def tell(output, name, device, titles, rows, **numbers):
-    """Print a table of text cells and write it with the numbers to <output>/<name>.json."""
+def tell(output, name, device, *tables, **numbers):
+    """Print tables, each (titles, rows of text cells), and write them with the numbers to <output>/<name>.json."""
     about = machine(device)
     print("  ".join(f"{key} {value}" for key, value in about.items() if value is not None))
-    print("\n".join(markdown(titles, rows)))
+    for titles, rows in tables:
+        print("\n".join(["", *markdown(titles, rows)]))
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{name}.json", {"machine": about, "table": [titles, *rows], **numbers})
-    print(folder / f"{name}.json")
+    write_json(
+        folder / f"{name}.json", {"machine": about, "tables": [[titles, *rows] for titles, rows in tables], **numbers}
+    )
+    print(f"\n{folder / f'{name}.json'}")

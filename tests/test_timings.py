@@ -16,12 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import startup  # noqa: E402
+from bare_work import BareEpoch  # noqa: E402
 from inference import photograph, tiles_of  # noqa: E402
+from spans import run as run_in_place  # noqa: E402
 from timing import medians  # noqa: E402
 
+import train_with_distortions as script  # noqa: E402
+from distortions import DISTORTION_TYPES  # noqa: E402
 from errors import UserError  # noqa: E402
 from models import load_run  # noqa: E402
-from models.run import tile_corners  # noqa: E402
+from models.quality_net import QualityNet  # noqa: E402
+from models.run import build, tile_corners  # noqa: E402
 
 TINY = "--references photos --image_size 16 --train_samples 8 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --epochs 1 --device cpu"  # fmt: skip
 
@@ -62,6 +67,62 @@ def test_the_bare_network_answers_the_same_tiles_as_predict(workplace):
     tiny, images = load_run(workplace / "experiments/tiny", device="cpu"), photograph(0)[None]
     single = tiny.predict(tiles_of(images, 16)).qualities.mean()
     assert np.isclose(tiny.predict(images).qualities[0], single, atol=1e-4)
+
+
+def test_the_loop_is_held_against_its_networks_work(tmp_path):
+    flags = "--train_samples 8 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --image_size 16 --no-amp"
+    output = run(f'benchmarks/training.py --epochs 4 --flags="{flags} --refit_interval 3" --output out', tmp_path)
+    assert "| a refit's fit |" in output and "| distorting |" in output
+    told = json.loads((tmp_path / "out/training.json").read_text())
+    assert len(told["real_seconds"]) == 4 and min(told["bare_seconds"]) > 0
+    kept, with_statistics = (float(row[1].strip("%")) for row in told["tables"][0][1:])
+    assert kept == pytest.approx(100 * sum(told["bare_seconds"][1:]) / sum(told["real_seconds"][1:]), abs=0.1)
+    assert kept < with_statistics
+
+
+def test_a_bare_epoch_has_the_steps_and_forwards_of_a_real_one(tmp_path, monkeypatch):
+    """Images that the network sees in a pass of each kind: in training mode, and in evaluation."""
+    real, bare, seen = [], [], []
+    network = QualityNet.forward
+    monkeypatch.setattr(
+        QualityNet, "forward", lambda self, x: (seen.append((self.training, len(x))), network(self, x))[1]
+    )
+    log_epoch = script.log_epoch
+
+    def log(args, epoch, refit, *values):
+        line = log_epoch(args, epoch, refit, *values)
+        real.append(sorted(seen))
+        seen.clear()
+        whole = BareEpoch(build(vars(args) | {"types": DISTORTION_TYPES})[0], args, 8 * 3)
+        whole.run(refit)
+        whole.measure_statistics()
+        bare.append(sorted(seen))
+        seen.clear()
+        return line
+
+    flags = [*TINY.split(), "--experiment_name=bare", "--epochs=3", "--refit_interval=2", "--batch_size=10"]
+    run_in_place(flags, {"train_with_distortions.log_epoch": log, "train_with_distortions.finish": lambda *a: {}})
+    assert len(real) == 3 and real == bare
+
+
+def test_clusters_of_a_sample_and_times_of_refits_are_told(tmp_path):
+    flags = "--train_samples 8 --val_samples 4 --image_size 16 --n_clusters 3 --refit_interval 1 --gmm_samples 200"
+    small = "--epochs 2 --redrawn 2 --images 300 --rounds 1"
+    output = run(f'benchmarks/refit.py {small} --flags="{flags}" --output out', tmp_path)
+    told = json.loads((tmp_path / "out/refit.json").read_text())
+    assert len(told["fit_seconds"]) == 3 and f"| 3 | {sum(told['fit_seconds']) / told['run_seconds']:.2%} |" in output
+    assert told["agreement"]["images"] == 96 and told["agreement"]["sample"] == 32
+    assert {tuple(row[:3]) for row in told["seconds"]} >= {(300, 32, 8), (3000, 32, 8), (200, 64, 24)}
+
+
+def test_ways_of_a_step_are_timed_beside_each_other(tmp_path):
+    output = run(
+        "benchmarks/step.py --image_size 16 --batch_size 4 --steps 1 --rounds 1 --no-compile --output out", tmp_path
+    )
+    rates = json.loads((tmp_path / "out/step.json").read_text())["images_per_second"]
+    assert len(rates) == 4 and all(
+        f"| {name} | {rate / min(rates.values()):.2f} |" in output for name, rate in rates.items()
+    )
 
 
 def test_photographs_have_their_size():
