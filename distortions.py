@@ -119,7 +119,7 @@ def gaussian_noise(images, level, direction, draw):
 def jpeg_compression(images, level, direction, draw):
     """Baseline JPEG with 4:2:0 chroma; level 0 is not coded."""
     setting = interpolate(level, 100, 26, 18, 12, 7, 3).round()
-    return torch.where(level > 0, jpeg_round_trip(images, setting), images)
+    return jpeg_round_trip(images, setting).lerp_(images, (level == 0).float())
 
 
 @distortion(worst_quality=50, directions=("under", "over"))
