@@ -119,7 +119,7 @@ def gaussian_noise(images, level, direction, draw):
 def jpeg_compression(images, level, direction, draw):
     """Baseline JPEG with 4:2:0 chroma; level 0 is not coded."""
     setting = interpolate(level, 100, 26, 18, 12, 7, 3).round()
-    return torch.where(level > 0, jpeg_round_trip(images, setting), images)
+    return jpeg_round_trip(images, setting).lerp_(images, (level == 0).float())
 
 
 @distortion(worst_quality=50, directions=("under", "over"))
@@ -158,7 +158,7 @@ def pixelation(images, level, direction, draw):
     blocks = images
     for dim in (2, 3):
         blocks = _block_means(blocks, side, side * draw.uniform(), dim)
-    return torch.where(level > 0, blocks, images)
+    return blocks.lerp_(images, (level == 0).float())
 
 
 DISTORTION_TYPES = tuple(DISTORTIONS)
@@ -166,15 +166,18 @@ DISTORTION_TYPES = tuple(DISTORTIONS)
 
 def _block_means(images, side, origin, dim):
     """Along one dimension: for each pixel the mean of its block, which ends at most three pixels to either side."""
-    size = images.shape[dim]
+    size, reach = images.shape[dim], 3
+    if images.device.type == "cpu":  # a GPU would wait for the answer
+        reach = int(side.max() + 0.6)  # what is left out has no share: a block ends within side + 0.5 of a pixel's edge
     pixel = torch.arange(size, device=images.device).view((-1, 1) if dim == 2 else (1, -1))
     start = ((pixel + 0.5 - origin) / side).floor() * side + origin  # where a pixel's block begins
     start, end = start.clamp(min=0), (start + side).clamp(max=size)
-    source = pixel + torch.arange(-3, 4, device=images.device).view(-1, 1, 1, 1, 1)  # (7, 1, 1, H, 1) or (…, 1, W)
+    source = pixel + torch.arange(-reach, reach + 1, device=images.device).view(-1, 1, 1, 1, 1)
+    # (2 reach + 1, B, 1, H, 1) or (…, 1, W)
     shares = (torch.minimum(source + 1, end) - torch.maximum(source, start)).clamp(min=0) / (end - start)
-    means = images * shares[3]
-    for step in (-3, -2, -1, 1, 2, 3):
-        share, inside = shares[3 + step], size - abs(step)
+    means = images * shares[reach]
+    for step in (*range(-reach, 0), *range(1, reach + 1)):
+        share, inside = shares[reach + step], size - abs(step)
         mean, weight = (values.narrow(dim, max(0, -step), inside) for values in (means, share))
         mean.addcmul_(images.narrow(dim, max(0, step), inside), weight)
     return means
@@ -266,7 +269,7 @@ def distort(images, types, label, level, direction, keys):
                 continue
             changed = _distort_alike(batch, name, *drawn)
             totals[name] = totals.get(name, 0) + changed.sum()
-            parts.append(changed.clamp(0, 1).mul_(255).round_().int().byte())
+            parts.append(changed.clamp(0, 1).mul_(255).round_().short().byte())
     for name, total in totals.items():  # asked at the end: an answer makes a GPU wait
         if not total.isfinite():
             raise UserError(f"{name} returned values that are not finite")

@@ -30,9 +30,9 @@ def _shift_right(x, bits):
 
 def mix(x):
     """Scramble int64 words so that every input bit reaches every output bit; overflow wraps on purpose."""
-    x = (x ^ _shift_right(x, 30)).mul_(_MIX_1)
-    x.bitwise_xor_(_shift_right(x, 27)).mul_(_MIX_2)
-    return x.bitwise_xor_(_shift_right(x, 31))
+    x = _shift_right(x, 30).bitwise_xor_(x).mul_(_MIX_1)
+    x = _shift_right(x, 27).bitwise_xor_(x).mul_(_MIX_2)
+    return _shift_right(x, 31).bitwise_xor_(x)
 
 
 def make_key(*fields):
@@ -68,7 +68,7 @@ class Draw:
 
     def uniforms(self, n, low=0.0, high=1.0):
         """(B, n) float32 in [low, high)."""
-        return _unit(self.bits(n), 40) * (high - low) + low
+        return _unit(self.bits(n) >> 32) * (high - low) + low
 
     def sign(self):
         """(B, 1, 1, 1) float32, −1 or +1 with even odds."""
@@ -78,10 +78,11 @@ class Draw:
         """Standard normals in the shape of the images, float32 (Box and Muller, 1958; |z| stays under 5.8)."""
         count = images[0].numel()
         bits = self.bits((count + 1) // 2)
-        radius = _unit(bits, 40).add_(2**-24).log_().mul_(-2).sqrt_()  # the logarithm's argument is in (0, 1]
-        angle = _unit(bits, 8).mul_(2 * math.pi)
-        normals = torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=1)
-        return normals[:, :count].reshape(images.shape)
+        radius = _unit(bits >> 32).add_(2**-24).log_().mul_(-2).sqrt_()  # the logarithm's argument is in (0, 1]
+        angle = _unit(bits).mul_(2 * math.pi)
+        normals = torch.empty((len(bits), 2, bits.shape[1]), dtype=torch.float32, device=bits.device)
+        torch.cos(angle, out=normals[:, 0]), torch.sin(angle, out=normals[:, 1])
+        return normals.mul_(radius[:, None]).flatten(1)[:, :count].reshape(images.shape)
 
     def image(self, i):
         """The draws of image i alone, as numpy arrays, for functions that handle one image at a time."""
@@ -105,6 +106,6 @@ class ImageDraw:
         return self.draw.normal_like(torch.empty((1, *image.shape))).numpy()[0]
 
 
-def _unit(bits, shift):
-    """24 of the 64 bits as a float32 in [0, 1); exact, so equal on every device."""
-    return (bits >> shift).int().bitwise_and_(0xFFFFFF).float().mul_(2**-24)  # int() keeps the lower 32
+def _unit(bits):
+    """Bits 8 to 31 as a float32 in [0, 1); exact, so equal on every device."""
+    return (bits.int() >> 8).bitwise_and_(0xFFFFFF).float().mul_(2**-24)  # int() keeps the lower 32

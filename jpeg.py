@@ -18,7 +18,7 @@ _LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13,
          49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99)  # fmt: skip
 _CHROMA = (17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99,
            47, 66, 99, 99, 99, 99, 99, 99, *(99,) * 32)  # fmt: skip
-_DCT_SCALE = 2**24
+_DCT_SCALE = 2**19  # two passes: 38 bits after the point, and 14 before it, in float64's 53
 # JFIF's colour weights in 16-bit fixed point.
 _FIXED = 2**16
 _Y, _CB, _CR = (19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329)
@@ -36,32 +36,37 @@ def jpeg_round_trip(images, setting):
 
 
 def _table(base, setting):
-    """(B, 1, 64): the base table scaled for each image's quality setting."""
-    setting = setting.view(-1, 1, 1)
-    scale = torch.where(setting < 50, (5000 / setting).floor(), 200 - 2 * setting)
-    return ((_constant(base, setting.device) * scale + 50) / 100).floor().clamp(1, 255)
+    """(8, 8, B, 1): the base table scaled for each image's quality setting."""
+    scale = torch.where(setting < 50, (5000 / setting).floor(), 200 - 2 * setting).view(-1, 1)
+    base = _constant(base, setting.device).view(8, 8, 1, 1)
+    return ((base * scale + 50) / 100).floor().clamp(1, 255)
 
 
 def _code(planes, table):
-    """Transform, quantise and restore the 8×8 blocks of planes (B, C, H, W) of values 0–255."""
+    """Transform, quantise and restore the 8×8 blocks of planes (B, C, H, W) of values −128–127."""
     batch, _, height, width = planes.shape
     planes = _replicate(planes, -height % 8, -width % 8)
-    blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # (B, C, rows, columns, 8, 8)
-    flat = blocks.reshape(batch, -1, 64) - 128
-    transform = _dct_matrix(planes.device)
-    coefficients = (flat.double() @ (8 * transform.T)).add_(0.5).floor_().float()  # in eighths, as libjpeg keeps them
-    sizes = coefficients.abs().add_(4 * table).div_(8 * table).floor_().mul_(table)
-    flat = (sizes.copysign_(coefficients).double() @ transform).add_(128.5).floor_().float().clamp_(0, 255)
-    return flat.view(blocks.shape).transpose(3, 4).reshape(planes.shape)[:, :, :height, :width]
+    blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).permute(3, 5, 0, 1, 2, 4)  # (8, 8, B, C, rows, columns)
+    flat, dct = blocks.reshape(8, 8, -1), _dct_matrix(planes.device)
+    coefficients = _transform(flat, dct).view(8, 8, batch, -1)  # in eighths, as libjpeg keeps them
+    sizes = coefficients.abs().add_(4 * table).div_(8 * table).floor_().mul_(table / 8)
+    flat = _transform(sizes.copysign_(coefficients).view(8, 8, -1), dct.T).clamp_(-128, 127)
+    return flat.view(blocks.shape).permute(2, 3, 4, 0, 5, 1).reshape(planes.shape)[:, :, :height, :width]
+
+
+def _transform(blocks, matrix):
+    """Both dimensions of blocks (8, 8, N) under the matrix, rounded."""
+    rows = (matrix @ blocks.double().flatten(1)).view(blocks.shape)
+    return (matrix @ rows).add_(0.5).floor_().float()
 
 
 @cache
 def _dct_matrix(device):
-    """(64, 64): the orthonormal two-dimensional DCT-II of a flattened block, in fixed point."""
+    """(8, 8): the one-dimensional DCT-II in fixed point, √8 times the orthonormal one, so that a constant stays whole."""
     n = torch.arange(8, dtype=torch.float64)
-    one = torch.cos(math.pi / 8 * (n + 0.5) * n[:, None]) / 2
-    one[0] /= math.sqrt(2)
-    return ((torch.kron(one, one) * _DCT_SCALE).round() / _DCT_SCALE).to(device)
+    matrix = math.sqrt(2) * torch.cos(math.pi / 8 * (n + 0.5) * n[:, None])
+    matrix[0] = 1
+    return ((matrix * _DCT_SCALE).round() / _DCT_SCALE).to(device)
 
 
 @cache
@@ -79,37 +84,43 @@ def _subsample(planes):
 
 def _upsample(planes):
     """Double both sides with the triangle filter: three quarters the nearer sample, one quarter the farther."""
+    batch, channels, height, width = planes.shape
     padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
     near, above, below = 3 * padded[:, :, 1:-1], padded[:, :, :-2], padded[:, :, 2:]
-    rows = torch.stack([near + above, near + below], dim=3).flatten(2, 3)
+    rows = planes.new_empty(batch, channels, height, 2, width + 2)
+    torch.add(near, above, out=rows[:, :, :, 0]), torch.add(near, below, out=rows[:, :, :, 1])
+    rows = rows.flatten(2, 3)
     near, left, right = 3 * rows[..., 1:-1], rows[..., :-2], rows[..., 2:]
-    columns = rows.new_empty(*near.shape, 2)
+    columns = planes.new_empty(batch, channels, 2 * height, width, 2)
     columns[..., 0], columns[..., 1] = (near + left).add_(8), (near + right).add_(7)
     return columns.flatten(3, 4).div_(16).floor_()
 
 
 def _to_ycbcr(rgb):
-    """(luma (B, 1, H, W), chroma (B, 2, H, W))"""
-    y = _weigh(rgb, _Y).add_(0.5).floor_()
-    chroma = torch.cat([_weigh(rgb, _CB), _weigh(rgb, _CR)], dim=1)
-    return y, chroma.add_(128.5 - 1 / _FIXED).floor_()
+    """(luma (B, 1, H, W), chroma (B, 2, H, W)), both less 128, as the transform and the way back want them."""
+    planes = torch.empty_like(rgb)
+    for plane, weights in zip(planes.split(1, dim=1), (_Y, _CB, _CR)):
+        _weigh(rgb, weights, plane)
+    luma, chroma = planes.split((1, 2), dim=1)
+    return luma.add_(0.5 - 128).floor_(), chroma.add_(0.5 - 1 / _FIXED).floor_()
 
 
 def _to_rgb(luma, chroma):
-    chroma = chroma - 128
     cb, cr = chroma.split(1, dim=1)
-    red, blue = cr * (_RED_FROM_CR / _FIXED), cb * (_BLUE_FROM_CB / _FIXED)
-    green = _weigh(chroma, (_GREEN_FROM_CB, _GREEN_FROM_CR))
-    return torch.cat([red, green, blue], dim=1).add_(0.5).floor_().add_(luma).clamp_(0, 255)
+    rgb = luma.new_empty(len(luma), 3, *luma.shape[2:])
+    red, green, blue = rgb.split(1, dim=1)
+    torch.mul(cr, _RED_FROM_CR / _FIXED, out=red)
+    torch.mul(cb, _BLUE_FROM_CB / _FIXED, out=blue)
+    _weigh(chroma, (_GREEN_FROM_CB, _GREEN_FROM_CR), green)
+    return rgb.add_(luma + 128.5).floor_().clamp_(0, 255)
 
 
-def _weigh(planes, weights):
-    """(B, 1, H, W): the planes' sum under weights in fixed point."""
+def _weigh(planes, weights, total):
+    """Write the planes' sum under weights in fixed point to total (B, 1, H, W)."""
     first, *others = zip(planes.split(1, dim=1), weights)
-    total = first[0] * (first[1] / _FIXED)
+    torch.mul(first[0], first[1] / _FIXED, out=total)
     for plane, weight in others:
         total.add_(plane, alpha=weight / _FIXED)
-    return total
 
 
 def _replicate(planes, bottom, right):

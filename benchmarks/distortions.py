@@ -27,7 +27,7 @@ from command_line import HelpFormatter, run_script, whole
 from distorted_dataset import PIXELS_AT_ONCE
 from distortions import DISTORTION_TYPES, MAX_LEVEL, MIN_LEVEL, distort
 from draws import make_key
-from models.checkpoint import write_json
+from files import write_json
 from references import load_photo
 
 LIBRARIES = "ours", "albumentations", "kornia", "opencv_loop"
