@@ -20,7 +20,7 @@ MATCH = {
     "gaussian_blur": "sigma 1.34, 15 taps, mirrored borders",
     "motion_blur": "5 pixels at a free angle; ours 5.37, in a kernel of 9×9 that has room for 8.67",
     "gaussian_noise": "standard deviation 27.2 in each channel",
-    "jpeg_compression": "quality setting 7, 4:2:0; kornia's rounding is smooth",
+    "jpeg_compression": "quality setting 7, 4:2:0; kornia's rounding is smooth, albumentations takes red for blue",
     "color_saturation": "chroma × 2.63 about luma",
     "contrast": "× 1.64 about the mean luma",
     "brightness": "+ 71 grey levels",
@@ -87,7 +87,9 @@ def opencv_functions():
         return (image + DEVIATION * noise).round().clip(0, 255).astype(np.uint8)
 
     def jpeg_compression(image):
-        return cv2.imdecode(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, SETTING))[1], cv2.IMREAD_COLOR)
+        blue_first = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        coded = cv2.imencode(".jpg", blue_first, (cv2.IMWRITE_JPEG_QUALITY, SETTING))[1]
+        return cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
 
     def color_saturation(image):
         grey = cv2.merge([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)] * 3)
