@@ -55,7 +55,7 @@ def build_parser():
     add("--experiment_name", required=True, help="name of the run's folder under experiments/")
     add("--references", default="auto", help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos")
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
-    add("--cache_dir", help="pack a folder's images into a file here, once, and read them from it, not from memory")
+    add("--cache_dir", help="pack a folder's images into a file here, once, and read them from it (default: from memory)")
     add("--image_size", type=whole(MIN_SIDE), default=32, help="side of a reference, pixels")
     add("--train_samples", type=whole(1), default=500, help="references to train on")
     add("--val_samples", type=whole(2), default=100, help="references that choose best.pt")

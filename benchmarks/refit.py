@@ -110,7 +110,7 @@ def time_fit(images, dimensions, clusters, rounds):
     """Median seconds of a refit to so many embeddings."""
     rng = np.random.default_rng(0)
     means = rng.normal(0, SPREAD / np.sqrt(2 * dimensions), (clusters, dimensions))
-    before = drawn(rng, means, 300 * clusters)
+    before = drawn(rng, means, 100 * clusters)
     after = drawn(rng, means + rng.normal(0, MOVED / np.sqrt(dimensions), means.shape), images)
     fitted, seconds = Mixture(clusters, dimensions), []
     fitted.refit(before, 0)

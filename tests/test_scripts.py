@@ -344,7 +344,7 @@ def test_the_distortion_of_the_readme_works_as_it_stands(tmp_path):
     script("test_with_viz.py --experiment experiments/mine --skip_tsne --test_samples 5", tmp_path, code)
     laws = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", name, "tests/test_distortions.py"]
     done = subprocess.run(laws, cwd=code, capture_output=True, text=True)
-    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
 
 
 def test_runs_are_summarized_and_must_share_their_test_images(workplace):
