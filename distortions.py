@@ -172,8 +172,7 @@ def _block_means(images, side, origin, dim):
     pixel = torch.arange(size, device=images.device).view((-1, 1) if dim == 2 else (1, -1))
     start = ((pixel + 0.5 - origin) / side).floor() * side + origin  # where a pixel's block begins
     start, end = start.clamp(min=0), (start + side).clamp(max=size)
-    source = pixel + torch.arange(-reach, reach + 1, device=images.device).view(-1, 1, 1, 1, 1)
-    # (2 reach + 1, B, 1, H, 1) or (…, 1, W)
+    source = pixel + torch.arange(-reach, reach + 1, device=images.device).view(-1, 1, 1, 1, 1)  # the first: of steps
     shares = (torch.minimum(source + 1, end) - torch.maximum(source, start)).clamp(min=0) / (end - start)
     means = images * shares[reach]
     for step in (*range(-reach, 0), *range(1, reach + 1)):

@@ -81,7 +81,8 @@ class Draw:
         radius = _unit(bits >> 32).add_(2**-24).log_().mul_(-2).sqrt_()  # the logarithm's argument is in (0, 1]
         angle = _unit(bits).mul_(2 * math.pi)
         normals = torch.empty((len(bits), 2, bits.shape[1]), dtype=torch.float32, device=bits.device)
-        torch.cos(angle, out=normals[:, 0]), torch.sin(angle, out=normals[:, 1])
+        torch.cos(angle, out=normals[:, 0])
+        torch.sin(angle, out=normals[:, 1])
         return normals.mul_(radius[:, None]).flatten(1)[:, :count].reshape(images.shape)
 
     def image(self, i):

@@ -88,7 +88,8 @@ def _upsample(planes):
     padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
     near, above, below = 3 * padded[:, :, 1:-1], padded[:, :, :-2], padded[:, :, 2:]
     rows = planes.new_empty(batch, channels, height, 2, width + 2)
-    torch.add(near, above, out=rows[:, :, :, 0]), torch.add(near, below, out=rows[:, :, :, 1])
+    torch.add(near, above, out=rows[:, :, :, 0])
+    torch.add(near, below, out=rows[:, :, :, 1])
     rows = rows.flatten(2, 3)
     near, left, right = 3 * rows[..., 1:-1], rows[..., :-2], rows[..., 2:]
     columns = planes.new_empty(batch, channels, 2 * height, width, 2)
