@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from errors import UserError
+from files import naming
 
 HELD = 2**27  # bytes of a file that the process holds in memory, about
 AROUND = 2**16  # bytes that the system maps with each image, for good measure
@@ -145,7 +146,7 @@ def _fill(part, images, names, side, read):
     os.truncate(part, sum(map(len, lines)))
     os.truncate(images, usable * 3 * side * side)
     rest = tqdm(names[len(lines) :], "packing", len(names), unit="image", initial=len(lines), delay=2, leave=False)
-    with open(part, "ab") as index, open(images, "ab") as pixels:
+    with naming(part.parent), open(part, "ab") as index, open(images, "ab") as pixels:
         for name in rest:
             image, why = read(name)
             if why is None:

@@ -8,14 +8,18 @@ process is known by its rank, from 0; the first writes. A single process gets ba
 import atexit
 import functools
 import os
+import signal
 import sys
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from errors import UserError
+
+PATIENCE = timedelta(days=2)  # the first may pack a folder while the others wait; if one dies, torchrun ends them all
 
 
 def count():
@@ -45,10 +49,12 @@ def join(device):
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     atexit.register(dist.destroy_process_group)
     if not is_first():
         sys.stdout = open(os.devnull, "w")
+        for number in (signal.SIGINT, signal.SIGTERM):  # the first tells of it; a handler would wait for a sum to end
+            signal.signal(number, signal.SIG_DFL)
     return device
 
 
@@ -80,6 +86,15 @@ def by_first(write):
         wait()
 
     return done_by_first
+
+
+def refuse_to_differ(value):
+    """Raise UserError where processes have come to different values."""
+    if count() > 1:
+        values = [None] * count()
+        dist.all_gather_object(values, value)
+        if len(set(values)) > 1:
+            raise UserError(f"process {rank()} found other references than another one; is the folder being changed?")
 
 
 def share(order):

@@ -52,8 +52,12 @@ def locked(folder):
 
 @ranks.by_first
 def refuse_if_lost(folder, lock):
-    """Raise UserError where the folder was deleted since it was locked, also if another has taken its place."""
-    if os.fstat(lock.fileno()).st_nlink == 0 or not (folder / "config.json").exists():
+    """Raise UserError where the folder was deleted or moved since it was locked, also if another has taken its place."""
+    try:
+        lost = not os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / "lock"))
+    except FileNotFoundError:
+        lost = True
+    if lost or not (folder / "config.json").exists():
         raise UserError(f"{folder} was deleted or moved while its run was under way, which stops here")
 
 

@@ -40,7 +40,10 @@ def parse_args(argv=None):
     add("--test_samples", type=whole(2), default=500, help="held-out references, at most")
     add("--references", help="test on 'cifar10', 'photos' or a folder (default: the run's own source)")
     add("--data_root", help="folder that holds CIFAR-10, or gets it (default: the run's)")
-    add("--cache_dir", help="pack a folder's images into a file here, once, and read them from it (default: from memory)")
+    add(
+        "--cache_dir",
+        help="pack a folder's images into a file here, once, and read them from it (default: from memory)",
+    )
     add(
         "--seed",
         type=whole(0, MAX_SEED),

@@ -55,7 +55,10 @@ def build_parser():
     add("--experiment_name", required=True, help="name of the run's folder under experiments/")
     add("--references", default="auto", help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos")
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
-    add("--cache_dir", help="pack a folder's images into a file here, once, and read them from it (default: from memory)")
+    add(
+        "--cache_dir",
+        help="pack a folder's images into a file here, once, and read them from it (default: from memory)",
+    )
     add("--image_size", type=whole(MIN_SIDE), default=32, help="side of a reference, pixels")
     add("--train_samples", type=whole(1), default=500, help="references to train on")
     add("--val_samples", type=whole(2), default=100, help="references that choose best.pt")
@@ -147,11 +150,11 @@ def main(args):
     if fresh:
         run_folder.refuse_to_mix(args.folder)
     types = select_types(args.distortions)
-    args.references, warning = resolve_source(args.references, args.data_root)
     args.stem = resolve_stem(args.stem, args.image_size)
     args.amp = resolve_amp(args, device)
     where = (args.image_size, args.data_root, args.data_seed)
     with ranks.first_before_others():  # it downloads or packs what is missing
+        args.references, warning = resolve_source(args.references, args.data_root)
         train_references, val_references = load_training_references(
             args.references, args.train_samples, args.val_samples, *where, args.cache_dir
         )
@@ -162,11 +165,12 @@ def main(args):
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
     refuse_too_few(args, train, val)
     config, digests = describe(args, types, train, val), train_references.digests() + val_references.digests()
+    ranks.refuse_to_differ(config["digest"])
     announce(config, warning, device)
 
     make_deterministic(args.seed)
-    goes_on = args.resume and run_folder.has_begun(args.folder)
-    model, mixture = build(config, args.pretrained and not goes_on)
+    pretrained = args.pretrained and not (args.resume and run_folder.has_begun(args.folder))
+    model, mixture = build(config, pretrained)
     with explained("at the start", args):
         model = ranks.share_batch_norm(model).to(device, memory_format=torch.channels_last)  # convolutions are faster
         state = start_training(model, mixture.to(device), args, len(train))
@@ -174,7 +178,7 @@ def main(args):
         if fresh:
             run_folder.refuse_to_mix(args.folder)  # another process may have begun it since
         log = []
-        if goes_on:
+        if args.resume and run_folder.has_begun(args.folder):  # likewise
             log = restore(state, args.folder, config)
         else:
             run_folder.start(args.folder, config, args.resume)
@@ -209,14 +213,17 @@ def main(args):
 def refuse_too_few(args, train, val):
     """Raise UserError where there are fewer images than clusters, or than processes."""
     images, processes = min(len(train), args.gmm_samples), ranks.count()
+    if min(images, len(val)) < processes:
+        raise UserError(
+            f"{processes} processes share {len(train)} training and {len(val)} validation images; start fewer"
+        )
     if args.n_clusters != "auto" and images < args.n_clusters:
         raise UserError(
             f"--n_clusters {args.n_clusters} needs at least {args.n_clusters} training images, got {images}"
         )
-    if args.batch_size % processes or len(val) < processes:
+    if args.batch_size % processes:
         raise UserError(
-            f"{processes} processes share each batch and the {len(val)} validation images, so --batch_size "
-            f"{args.batch_size} must be a multiple of {processes}; start fewer, or change it"
+            f"{processes} processes share each batch, so --batch_size {args.batch_size} must be a multiple of {processes}"
         )
 
 

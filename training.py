@@ -61,9 +61,10 @@ def train_one_epoch(state, dataset, epoch, args):
     totals, seen, started = 0, 0, time.perf_counter()
     batches = training_batches(dataset, epoch_order(dataset, epoch, args.seed), args.batch_size, device)
     title, silent = f"epoch {epoch + 1}/{args.epochs}", not ranks.is_first()
+    clustered = bool(state.mixture.fitted) and args.cluster_loss_weight > 0  # asked once: a GPU has to be waited for
     with tqdm(total=len(dataset), desc=title, unit="image", leave=False, mininterval=0.5, disable=silent) as bar:
         for step, (images, indices) in enumerate(batches, 1):
-            losses = losses_of(state, images, indices, dataset.labels, args)
+            losses = losses_of(state, images, indices, dataset.labels, clustered, args)
             state.optimizer.zero_grad()
             (ranks.weight(len(images), device) * losses["loss"]).backward()
             ranks.total_gradients(model)
@@ -80,14 +81,14 @@ def train_one_epoch(state, dataset, epoch, args):
     return dict(zip(losses, (totals / seen).tolist())), seen / (time.perf_counter() - started)
 
 
-def losses_of(state, images, indices, labels, args):
+def losses_of(state, images, indices, labels, clustered, args):
     """{"loss": the sum that is trained on, and each of its terms} for a batch."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=args.amp):
         output = state.online(images)
     qualities, types = labels.quality[indices].to(images.device), labels.type[indices].to(images.device)
     terms = {"quality_loss": quality_loss(output.quality, qualities)}
     loss = terms["quality_loss"]
-    if state.mixture.fitted and args.cluster_loss_weight:
+    if clustered:
         terms["cluster_loss"] = cluster_loss(state.mixture, output.embedding)
         loss = loss + args.cluster_loss_weight * terms["cluster_loss"]
     if output.type_logits is not None:

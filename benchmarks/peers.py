@@ -4,6 +4,10 @@ Each function takes what its library takes and gives what it gives: albumentatio
 array, kornia a batch (B, 3, H, W) of float32 in [0, 1]. MATCH says in what they are alike.
 """
 
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
+
 import albumentations as A
 import cv2
 import kornia
@@ -89,7 +93,7 @@ def opencv_functions():
     def jpeg_compression(image):
         blue_first = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         coded = cv2.imencode(".jpg", blue_first, (cv2.IMWRITE_JPEG_QUALITY, SETTING))[1]
-        return cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
+        return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
     def color_saturation(image):
         grey = cv2.merge([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)] * 3)

@@ -143,7 +143,7 @@ def test_two_processes_have_one_mixture_and_the_scores_of_a_single_one(tmp_path)
 
 
 def torchrun(folder, *flags):
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={COUNT}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={COUNT}"]
     return subprocess.run([*command, ROOT / "train_with_distortions.py", *flags], cwd=folder, capture_output=True,
                           text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
 
