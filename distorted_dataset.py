@@ -150,9 +150,11 @@ class DistortedImageDataset:
     def _references(self, indices):
         """(B, 3, H, W) uint8: what these images start from."""
         labels, images = self.labels, self.references.images[self.labels.reference[indices]]
-        if self.join:
-            replaced = torch.arange(images.shape[3]) < labels.seam[indices, None] * images.shape[3]  # (B, W)
-            images = torch.where(replaced[:, None, None], self.references.images[labels.neighbour[indices]], images)
+        joined = labels.seam[indices].nonzero()[:, 0]
+        if len(joined):
+            seams, neighbours = labels.seam[indices[joined]], labels.neighbour[indices[joined]]
+            replaced = torch.arange(images.shape[3]) < seams[:, None] * images.shape[3]  # (J, W)
+            images[joined] = torch.where(replaced[:, None, None], self.references.images[neighbours], images[joined])
         orientation = labels.orientation[indices]
         for bit, turned in ((1, lambda x: x.flip(3)), (2, lambda x: x.flip(2)), (4, lambda x: x.transpose(2, 3))):
             images = torch.where((orientation & bit > 0)[:, None, None, None], turned(images), images)

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and JSON in them."""
 
+import errno
 import json
 import math
 import os
@@ -34,6 +35,22 @@ def append_line(path, value):
         sync(file)
 
 
+def try_lock(file):
+    """Whether this process holds the lock of an open file now: not while another does, which lets go when it ends, even
+    killed. Where files cannot be locked, all hold it."""
+    if os.name != "posix":
+        return True
+    import fcntl  # Windows has none
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as problem:
+        print(f"warning: {file.name} cannot be locked against other processes ({problem.strerror})")
+    return True
+
+
 @contextmanager
 def naming(path):
     """An OSError inside says which file it was: of a full disk the system does not tell."""
@@ -55,6 +72,9 @@ def sync_folder(folder):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as problem:
+            if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no folders
+                raise
         finally:
             os.close(descriptor)
 
@@ -68,7 +88,7 @@ def read_json(path, way_out, keys=()):
     """The dict in a JSON file. Raises Damaged, with the way out, where there is none, or it lacks one of the keys."""
     try:
         value = json.loads(Path(path).read_bytes())
-    except ValueError as problem:  # of the text's encoding, or of its JSON
+    except (ValueError, RecursionError) as problem:  # of the text's encoding, or of its JSON
         raise Damaged(f"{path} is damaged ({problem}); {way_out}") from problem
     if not isinstance(value, dict):
         raise Damaged(f"{path} is damaged (no dict of values); {way_out}")
@@ -87,8 +107,10 @@ def read_lines(path, way_out):
         if line.endswith(b"\n"):
             try:
                 read.append(json.loads(line))
-            except ValueError as problem:
+            except (ValueError, RecursionError) as problem:
                 raise Damaged(f"{path} is damaged in line {number} ({problem}); {way_out}") from problem
+            if not isinstance(read[-1], dict):
+                raise Damaged(f"{path} is damaged in line {number} (no dict of values); {way_out}")
     return read
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from errors import UserError
-from files import naming
+from files import naming, try_lock
 
 HELD = 2**27  # bytes of a file that the process holds in memory, about
 AROUND = 2**16  # bytes that the system maps with each image, for good measure
@@ -123,18 +124,12 @@ def _key(folder, names):
 @contextmanager
 def _lock(folder):
     """Alone in the folder; a process that ends, even killed, lets go."""
-    import fcntl  # Windows has none, and needs none without --cache_dir
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with open(folder / "lock", "a") as lock:
+        if not try_lock(lock):
             print(f"waiting for another process that packs {folder}", flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while not try_lock(lock):
+                time.sleep(1)
         yield
-    finally:
-        os.close(handle)
 
 
 def _fill(part, images, names, side, read):

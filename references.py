@@ -19,6 +19,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+import ranks
 from draws import PARTS, Draw, make_key, permutation
 from errors import UserError
 from packed import PackedImages, pack, pixel_digest
@@ -135,7 +136,9 @@ class _Pool:
         """The first `count` usable and different candidates in this order, and how many were passed over because their
         digests are in `exclude`. What cannot be used is named."""
         images, names, skipped, copies, excluded, seen = [], [], 0, 0, 0, set(exclude)
-        with tqdm(total=count, desc="references", unit="image", delay=2, leave=False) as bar:
+        with tqdm(
+            total=count, desc="references", unit="image", delay=2, leave=False, disable=not ranks.is_first()
+        ) as bar:
             for name in (self.names[i] for i in order.tolist()):
                 if len(names) == count:
                     break

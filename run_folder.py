@@ -9,12 +9,9 @@ from pathlib import Path
 
 import ranks
 from errors import Damaged, UserError
-from files import append_line, read_json, read_lines, with_nan, write_atomically, write_json
+from files import append_line, read_json, read_lines, try_lock, with_nan, write_atomically, write_json
 from models.checkpoint import load_checkpoint, save_checkpoint
 from report import METRICS
-
-if os.name == "posix":
-    import fcntl
 
 # config.json is the first to be removed and written: without it the rest is no run that could be resumed.
 RUN_FILES = ("config.json", "log.jsonl", "last.pt", "last.prev.pt", "best.pt")
@@ -38,15 +35,10 @@ def locked(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a") as lock:
-        try:
-            if os.name == "posix":  # elsewhere runs are not locked
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock):
             raise UserError(
                 f"{folder} is being trained by another process; wait for its end, or give another --experiment_name"
-            ) from None
-        except OSError as problem:  # a file system without locks
-            print(f"warning: {folder} cannot be locked against a second run ({problem.strerror})")
+            )
         yield lock
 
 

@@ -9,6 +9,8 @@ Everything lands in the run's visualizations/ folder.
 import argparse
 import csv
 import io
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ import plots
 from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from distortions import DISTORTIONS
 from errors import UserError
-from files import write_atomically, write_json
+from files import naming, write_atomically, write_json
 from held_out import held_out_dataset
 from metrics import bootstrap_intervals, cluster_measures, cluster_names, quality_measures, rmse, srcc
 from models import load_run
@@ -61,19 +63,27 @@ def main(args):
     predictions = predict(run, dataset)
     metrics = {**measure(args, run, dataset, predictions), "test": test, "figures": []}
     folder = Path(args.experiment) / "visualizations"
-    folder.mkdir(exist_ok=True)
-    for old in (
-        folder / "metrics.json",
-        *folder.glob("*.png"),
-    ):  # metrics.json comes back last: it vouches for the rest
-        old.unlink(missing_ok=True)
-    write_predictions(folder / "predictions.csv", dataset, predictions)
-    for name, figure in figures(args, run, log, dataset, predictions, metrics):
-        figure.savefig(folder / f"{name}.png", dpi=100)
-        metrics["figures"].append(f"{name}.png")
-    write_json(folder / "metrics.json", metrics)
+    with tempfile.TemporaryDirectory(prefix="test.", dir=args.experiment) as new:
+        new = Path(new)
+        write_predictions(new / "predictions.csv", dataset, predictions)
+        for name, figure in figures(args, run, log, dataset, predictions, metrics):
+            with naming(new / f"{name}.png"):
+                figure.savefig(new / f"{name}.png", dpi=100)
+            metrics["figures"].append(f"{name}.png")
+        write_json(new / "metrics.json", metrics)
+        replace_results(folder, new, ["predictions.csv", *metrics["figures"]])
     files = [str(folder / name) for name in ("metrics.json", "predictions.csv", *metrics["figures"])]
     print("\n".join(["", *table(metrics), "", *files]))
+
+
+def replace_results(folder, new, names):
+    """Put a test's files in the place of an earlier one's. metrics.json, which vouches for the rest, goes first and comes
+    last."""
+    folder.mkdir(exist_ok=True)
+    for old in (folder / "metrics.json", *folder.glob("*.png")):
+        old.unlink(missing_ok=True)
+    for name in (*names, "metrics.json"):
+        os.replace(new / name, folder / name)
 
 
 def load_test(args, run):

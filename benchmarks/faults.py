@@ -132,7 +132,7 @@ def run(*args, **kwargs):
 
 
 def run_and_kill(folder, name, seconds):
-    """A run that is killed from outside so many seconds after it began."""
+    """A run that is killed from outside so many seconds after it began. Returns whether it was still under way."""
     child = children().Process(target=train, args=(folder, name, FLAGS))
     child.start()
     while not (folder / "experiments" / name / "config.json").exists() and child.is_alive():
@@ -140,6 +140,7 @@ def run_and_kill(folder, name, seconds):
     time.sleep(seconds)
     child.kill()
     child.join()
+    return child.exitcode == -signal.SIGKILL
 
 
 def differences(a, b, at=""):
@@ -208,7 +209,9 @@ def one_kill(folder, name, i, calls, seconds, drawn):
     """Start a run and kill it: {"kill": when, "epochs": how many it had logged}."""
     if i % 2:
         after = drawn.uniform(0, seconds)
-        run_and_kill(folder, name, after)
+        while not run_and_kill(folder, name, after):  # this time it was faster
+            shutil.rmtree(folder / "experiments" / name)
+            after = drawn.uniform(0, seconds)
         kill = f"from outside, after {after:.1f} s of {seconds:.1f}"
     else:
         moment = list(MOMENTS)[i // 2 % len(MOMENTS)]

@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py experiments/resnet18_distorted
 
-The bare network answers the same pixels, as floats that are on the device already, in blocks of the same size, and
+The bare network answers the same pixels, which are on the device already, in blocks of the same size, and
 nothing is read from its answer. Photographs are the bundled ones, cut to 480×320; predict scores them by tiles.
 """
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
@@ -22,6 +23,7 @@ import display_viz_english  # noqa: E402
 import files  # noqa: E402
 import run_folder  # noqa: E402
 import summarize_runs  # noqa: E402
+import test_with_viz  # noqa: E402
 import train_with_distortions  # noqa: E402
 import training  # noqa: E402
 from command_line import run_script  # noqa: E402
@@ -353,3 +355,18 @@ def test_damaged_metrics_are_one_line(tmp_path, content, message):
     for script, flags in ((display_viz_english, ["--experiment", str(tmp_path)]), (summarize_runs, [str(tmp_path)])):
         with pytest.raises(ValueError, match=rf"metrics.json {message}.*; test the run again: python test_with_viz.py"):
             script.main(script.parse_args(flags))
+
+
+def test_a_test_that_fails_leaves_the_results_of_the_one_before(finished, monkeypatch):
+    """Here in writing a figure, on a full disk."""
+    flags = f"--experiment {finished} --test_samples 4 --skip_tsne --device cpu".split()
+    figures = [("small", Figure())]
+    monkeypatch.setattr(test_with_viz, "figures", lambda *args: figures)
+    run_script(test_with_viz.main, lambda: test_with_viz.parse_args(flags))
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    assert finished / "visualizations/small.png" in before
+    figures.append(("full", Figure()))
+    monkeypatch.setattr(figures[1][1], "savefig", raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    with pytest.raises(SystemExit, match=r"full.png: No space left on device; when that is mended: give the same"):
+        run_script(test_with_viz.main, lambda: test_with_viz.parse_args(flags))
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}

@@ -90,3 +90,6 @@ def test_half_a_last_line_is_left_out_and_a_damaged_one_is_named(tmp_path):
     log.write_bytes(log.read_bytes() + b"\n")
     with pytest.raises(Damaged, match=rf"log.jsonl is damaged in line 4 .* --experiment_name {tmp_path.name} --resume"):
         run_folder.read_log(tmp_path)
+    log.write_bytes(b"5\n")
+    with pytest.raises(Damaged, match="in line 1 .no dict of values"):
+        run_folder.read_log(tmp_path)
