@@ -1,6 +1,7 @@
 """Files of tensors and plain JSON values, with a checksum over every byte."""
 
 import io
+import sys
 import zlib
 from pathlib import Path
 
@@ -16,10 +17,34 @@ ZIP_END = b"PK\x05\x06"  # begins the last 22 bytes of torch's file
 
 def save_checkpoint(path, state, previous=None):
     """state: a dict of tensors and plain values. What was at the path is kept as `previous`, where one is named."""
-    buffer = io.BytesIO()  # a failing disk is then an OSError; torch.save would make a RuntimeError of it
-    torch.save({"format": FORMAT, **state}, buffer)
-    buffer.write(_crc(buffer.getbuffer()))
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()), previous)
+
+    def write(file):
+        summed = _Summed(file)
+        try:
+            torch.save({"format": FORMAT, **state}, summed)
+        except RuntimeError:  # torch's own, in place of a failing disk's
+            raise (summed.problem or sys.exception()) from None
+        file.write(_bytes(summed.crc))
+
+    write_atomically(path, write, previous)
+
+
+class _Summed:
+    """A file under its CRC-32. `problem` is the OSError that a write ended with."""
+
+    def __init__(self, file):
+        self.file, self.crc, self.problem = file, 0, None
+
+    def write(self, data):
+        self.crc = zlib.crc32(data, self.crc)
+        try:
+            return self.file.write(data)
+        except OSError as problem:
+            self.problem = problem
+            raise
+
+    def flush(self):
+        self.file.flush()
 
 
 def load_checkpoint(path):
@@ -28,7 +53,7 @@ def load_checkpoint(path):
     data = Path(path).read_bytes()
     content = memoryview(data)  # its slices are no copies
     damaged = f"{path} is not a checkpoint of this project, or is damaged; try the run's other one, or train it anew"
-    whole = content[-CRC_BYTES:] == _crc(content[:-CRC_BYTES])
+    whole = content[-CRC_BYTES:] == _bytes(zlib.crc32(content[:-CRC_BYTES]))
     if not whole and content[-22:-18] != ZIP_END:  # such as a file of format 2
         raise Damaged(damaged)
     try:
@@ -43,5 +68,5 @@ def load_checkpoint(path):
     return state
 
 
-def _crc(content):
-    return zlib.crc32(content).to_bytes(CRC_BYTES, "big")
+def _bytes(crc):
+    return crc.to_bytes(CRC_BYTES, "big")

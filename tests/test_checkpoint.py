@@ -31,6 +31,12 @@ def test_an_interrupted_write_leaves_the_old_checkpoint_readable(tmp_path, monke
     assert load_checkpoint(path)["epoch"] == 1
 
 
+def test_a_full_disk_is_an_oserror_that_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'c.pt'}'"):
+        (tmp_path / "c.pt.tmp").symlink_to("/dev/full")
+        save_checkpoint(tmp_path / "c.pt", {"w": torch.zeros(100_000)})
+
+
 def test_flipped_bytes_and_cuts_are_found_wherever_they_are(tmp_path):
     path = tmp_path / "c.pt"
     save_checkpoint(path, {"w": torch.ones(1), "epoch": 3})
