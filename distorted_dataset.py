@@ -139,9 +139,7 @@ class DistortedImageDataset:
     def digest(self):
         """16 hexadecimal digits of the references and the present draws."""
         labels, digest = self.labels, hashlib.sha256()
-        for block in self.references.blocks():
-            digest.update(block)
-        digest.update(" ".join(self.types).encode())
+        digest.update(" ".join((*self.references.digests, *self.types)).encode())
         drawn = labels.steps, labels.step_level, labels.step_direction, labels.key
         for values in (*drawn, labels.orientation, labels.neighbour, labels.seam):
             digest.update(values.numpy().tobytes())

@@ -23,6 +23,7 @@ from files import naming, try_lock
 
 HELD = 2**27  # bytes of a file that the process holds in memory, about
 AROUND = 2**16  # bytes that the system maps with each image, for good measure
+CHECKED = 1000  # images whose pixels are compared with the index before they are trained on
 FORMAT = 1  # part of the key: raise it where files come to other pixels than before
 
 
@@ -72,24 +73,23 @@ class Packed:
             rows += why is None
         self._file = PackedFile(path / "images", rows, side)
 
-    def read(self, name):
-        """((3, S, S) uint8, None), or (None, why the file cannot be used)."""
-        row, digest, why = self._files[name]
-        if why is not None:
-            return None, why
-        image = self._file.take(row).numpy()
-        if pixel_digest(image) != digest:
-            raise UserError(f"{self.path} is damaged; delete it, and it is made anew")
-        return image, None
+    def look(self, name):
+        """(None, the image's digest, None), or (None, None, why the file cannot be used); no pixel is read for it."""
+        return None, *self._files[name][1:]
 
     def images(self, names):
-        """PackedImages in the order of these names."""
+        """PackedImages in the order of these names. Raises UserError where some of them, evenly spread, are not what was
+        packed; to read all would take as long as an epoch."""
+        for name in names[:: -(-len(names) // CHECKED) or 1]:
+            row, digest, _ = self._files[name]
+            if pixel_digest(self._file.take(row)) != digest:
+                raise UserError(f"{self.path} is damaged; delete it, and it is made anew")
         return PackedImages(self._file, torch.tensor([self._files[name][0] for name in names], dtype=torch.int64))
 
 
 def pack(cache_dir, folder, names, side, read):
-    """The Packed files of a folder, from cache_dir where they are there already; read(name) is like Packed.read. Of
-    several processes that ask for the same, one packs and the others wait."""
+    """The Packed files of a folder, from cache_dir where they are there already; read(name) gives ((3, S, S) uint8,
+    None) or (None, why not). Of several processes that ask for the same, one packs and the others wait."""
     path = Path(cache_dir).expanduser() / f"{side}px_{_key(folder, names)}"
     path.mkdir(parents=True, exist_ok=True)
     index, part, images = path / "index.jsonl", path / "index.part", path / "images"

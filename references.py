@@ -35,7 +35,6 @@ FORMATS = {
     ".tiff": "TIFF",
 }  # by a file's suffix, Pillow's name
 TEST_SHARE = 0.2  # of a folder that has no parts of its own
-PIXELS_AT_ONCE = 2**20
 MAX_BYTES = 2**30  # of a file; some formats are read into memory whole. Pillow has the limit on pixels: 179 million
 NAMED = 20  # unusable files that are named; the others are counted
 DOWNLOAD_TIMEOUT = 10  # seconds without an answer
@@ -61,21 +60,12 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.er
 class References:
     images: torch.Tensor | PackedImages  # (N, 3, S, S) uint8
     names: tuple[str, ...]
+    digests: tuple[str, ...]  # 16 hexadecimal digits each, from the pixels
     photographs: np.ndarray  # (N,) int64: crops of one photograph share a number
     source: str  # for people: "CIFAR-10"
 
     def __len__(self):
         return len(self.images)
-
-    def blocks(self):
-        """The images in order, (B, 3, S, S) uint8 arrays of no more than a few MB each."""
-        pixels = self.images.shape[2] * self.images.shape[3]
-        for indices in torch.arange(len(self)).split(max(1, PIXELS_AT_ONCE // pixels)):
-            yield self.images[indices].numpy()
-
-    def digests(self):
-        """16 hexadecimal digits a reference, from its pixels."""
-        return [pixel_digest(image) for block in self.blocks() for image in block]
 
 
 def absolute(references):
@@ -127,7 +117,8 @@ def load_test_references(source, count, image_size, data_root, data_seed, seed, 
 
 
 class _Pool:
-    """The candidates of one part: names, and read(name), which gives ((3, S, S) uint8, None) or (None, why not)."""
+    """The candidates of one part: names, and read(name), which gives (its (3, S, S) uint8, its digest, None) or (None,
+    None, why it cannot be used). Of a packed folder the pixels are not read here: (None, its digest, None)."""
 
     def __init__(self, names, read, source, packed=None):
         self.names, self.read, self.source, self.packed = names, read, source, packed
@@ -135,33 +126,33 @@ class _Pool:
     def take(self, count, order, exclude=()):
         """The first `count` usable and different candidates in this order, and how many were passed over because their
         digests are in `exclude`. What cannot be used is named."""
-        images, names, skipped, copies, excluded, seen = [], [], 0, 0, 0, set(exclude)
+        images, taken, skipped, copies, excluded, seen = [], {}, 0, 0, 0, set(exclude)
         with tqdm(
             total=count, desc="references", unit="image", delay=2, leave=False, disable=not ranks.is_first()
         ) as bar:
             for name in (self.names[i] for i in order.tolist()):
-                if len(names) == count:
+                if len(taken) == count:
                     break
-                image, why = self.read(name)
+                image, digest, why = self.read(name)
                 if why is not None:
                     skipped += 1
                     if skipped <= NAMED:
                         bar.write(f"skipped {_printable(name)} ({why})")
                     continue
-                digest = pixel_digest(image)
                 if digest in seen:
                     excluded += digest in exclude
                     copies += digest not in exclude
                     continue
                 seen.add(digest)
-                names.append(name)
+                taken[name] = digest
                 if self.packed is None:
                     images.append(image)
                 bar.update()
         if skipped or copies:
             print(f"{self.source}: {skipped} unusable images and {copies} copies of others skipped")
-        images = self.packed.images(names) if self.packed else _stack(images)
-        return References(images, tuple(map(_printable, names)), np.arange(len(names)), self.source), excluded
+        images = self.packed.images(list(taken)) if self.packed else _stack(images)
+        names, digests = tuple(map(_printable, taken)), tuple(taken.values())
+        return References(images, names, digests, np.arange(len(names)), self.source), excluded
 
 
 def _stack(images):
@@ -174,15 +165,25 @@ def _pool(source, part, image_size, data_root, data_seed, cache_dir):
         if image_size > arrays.shape[1]:
             raise UserError(f"--image_size {image_size} is larger than CIFAR-10's images, which are 32×32")
         named = {f"{part}/{i}": array for i, array in enumerate(arrays)}
-        return _Pool(tuple(named), lambda name: (_square(Image.fromarray(named[name]), image_size), None), "CIFAR-10")
+
+        def read_array(name):
+            return _with_digest(_square(Image.fromarray(named[name]), image_size), None)
+
+        return _Pool(tuple(named), read_array, "CIFAR-10")
     folder = Path(source)
     together, names = _folder_part(folder, part, data_seed)
 
     def read(name):
         return read_image(folder / name, image_size)
 
-    packed = pack(cache_dir, folder, together, image_size, read) if cache_dir else None
-    return _Pool(names, packed.read if packed else read, f"folder {folder.name}", packed)
+    if cache_dir:
+        packed = pack(cache_dir, folder, together, image_size, read)
+        return _Pool(names, packed.look, f"folder {folder.name}", packed)
+    return _Pool(names, lambda name: _with_digest(*read(name)), f"folder {folder.name}")
+
+
+def _with_digest(image, why):
+    return image, None if image is None else pixel_digest(image), why
 
 
 def _cifar10(data_root, part):
@@ -306,7 +307,8 @@ def _photo_crops(part, count, side, data_seed, seed):
     crops = [_crop(photos[i], side, *draw) for i, draw in zip(chosen, draws)]
     names = tuple(f"{Path(PHOTOS[i][1]).stem}/{k}" for k, i in enumerate(chosen))
     images = torch.from_numpy(np.array(crops, np.uint8).reshape(count, side, side, 3)).permute(0, 3, 1, 2).contiguous()
-    return References(images, names, np.array(chosen), f"{len(PHOTOS)} bundled photographs (a demonstration)")
+    digests = tuple(map(pixel_digest, images.numpy()))
+    return References(images, names, digests, np.array(chosen), f"{len(PHOTOS)} bundled photographs (a demonstration)")
 
 
 def load_photo(i):
@@ -325,8 +327,8 @@ def _crop(photo, side, scale, across, down):
 
 
 def _slice(references, start, stop):
-    images, names = references.images[start:stop], references.names[start:stop]
-    return References(images, names, references.photographs[start:stop], references.source)
+    whole = references.images, references.names, references.digests, references.photographs
+    return References(*(values[start:stop] for values in whole), references.source)
 
 
 def _printable(name):

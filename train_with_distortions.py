@@ -164,7 +164,7 @@ def main(args):
     )
     val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
     refuse_too_few(args, train, val)
-    config, digests = describe(args, types, train, val), train_references.digests() + val_references.digests()
+    config, digests = describe(args, types, train, val), train_references.digests + val_references.digests
     ranks.refuse_to_differ(config["digest"])
     announce(config, warning, device)
 

@@ -10,6 +10,7 @@ At the end one process makes an epoch of all both ways at once, a step of each i
 """
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from distorted_dataset import DistortedImageDataset
 from distortions import DISTORTION_TYPES
 from draws import permutation
 from files import write_json
-from references import References, load_training_references
+from references import load_training_references
 
 BATCH_SIZE = 128
 
@@ -123,8 +124,8 @@ def both(args):
     """{way: seconds}; who goes first changes from step to step."""
     packed, _ = load(args, "packed", args.images)
     kept = packed.references
-    images = torch.cat([torch.from_numpy(block) for block in kept.blocks()])
-    in_memory = References(images, kept.names, kept.photographs, kept.source)
+    images = kept.images[torch.arange(len(kept))]
+    in_memory = dataclasses.replace(kept, images=images)
     epochs = {"packed": epoch(packed), "memory": epoch(dataset_of(in_memory, args))}
     seconds, order = dict.fromkeys(epochs, 0.0), list(epochs)
     for _ in range(0, len(packed), BATCH_SIZE):

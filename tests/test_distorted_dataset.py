@@ -12,8 +12,8 @@ from references import References
 
 def blank(count):
     """References whose pixels do not matter."""
-    images = torch.full((count, 3, 8, 8), 128, dtype=torch.uint8)
-    return References(images, tuple(map(str, range(count))), np.arange(count), "blank")
+    images, names = torch.full((count, 3, 8, 8), 128, dtype=torch.uint8), tuple(map(str, range(count)))
+    return References(images, names, names, np.arange(count), "blank")
 
 
 def test_500_references_by_5_and_the_pristine_give_3000_images():

@@ -56,9 +56,9 @@ def test_the_same_references_are_taken_with_the_cache_as_without(folder, train, 
     found = []
     for cache_dir in (None, folder / "cache"):
         parts = load_training_references(str(folder), train, val, 32, "none", data_seed, cache_dir)
-        known = parts[0].digests() + parts[1].digests()
+        known = parts[0].digests + parts[1].digests
         test, dropped = load_test_references(str(folder), 6, 32, "none", data_seed, seed, known, cache_dir)
-        found.append([(part.names, part.digests(), DistortedImageDataset(part).digest()) for part in (*parts, test)])
+        found.append([(part.names, part.digests, DistortedImageDataset(part).digest()) for part in (*parts, test)])
         found[-1].append(dropped)
     assert found[0] == found[1]
 

@@ -36,7 +36,7 @@ def unsplit(tmp_path_factory):
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(1, 8), st.integers(0, 2**62), st.integers(0, 2**62))
 def test_no_reference_stands_on_two_sides(unsplit, train, val, test, data_seed, seed):
     parts = train_val_test(unsplit, train, val, test, data_seed, seed)
-    digests = [set(part.digests()) for part in parts]
+    digests = [set(part.digests) for part in parts]
     assert [len(d) for d in digests] == [train, val, test]
     assert not (digests[0] & digests[1] or digests[0] & digests[2] or digests[1] & digests[2])
 
@@ -70,7 +70,7 @@ def test_copies_of_a_training_image_are_left_out_of_the_test(tmp_path):
     write_images(tmp_path / "train", 6)
     write_images(tmp_path / "test", 8)  # the first six are copies
     train, val = load_training_references(str(tmp_path), 4, 2, 32, "none", 0)
-    test, dropped = load_test_references(str(tmp_path), 8, 32, "none", 0, 0, train.digests() + val.digests())
+    test, dropped = load_test_references(str(tmp_path), 8, 32, "none", 0, 0, train.digests + val.digests)
     assert dropped == 6 and set(test.names) == {"test/006.png", "test/007.png"}
 
 
@@ -105,7 +105,7 @@ def test_a_folder_of_one_image_is_refused(tmp_path):
 
 def test_photos_give_as_many_crops_as_asked_for():
     train, val = load_training_references("photos", 700, 3, 16, "none", 0)
-    assert len(train) == 700 and len(set(train.digests())) > 650 and len(val) == 3
+    assert len(train) == 700 and len(set(train.digests)) > 650 and len(val) == 3
 
 
 def test_broken_files_are_named_and_counted(tmp_path, capsys):
