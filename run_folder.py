@@ -1,9 +1,12 @@
 """A run's folder: what may be replaced, when and by whom, its log and last checkpoint, and what was measured of it."""
 
+import copy
 import itertools
 import json
+import math
 import os
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,9 +83,35 @@ def remove_temporary(folder):
         (folder / f"{name}.tmp").unlink(missing_ok=True)
 
 
+class Saver:
+    """Writes a run's checkpoints after an epoch, but not until `interval` seconds have passed since it last did:
+    of short epochs they would take a good part of the time. A best.pt waits in memory for that, so that the files never
+    tell of a later epoch than last.pt."""
+
+    def __init__(self, folder, interval):
+        self._folder, self._interval, self._saved, self._best = folder, interval, -math.inf, None
+
+    @ranks.by_first
+    def keep(self, tested, trained, best, final):
+        """After an epoch: what best.pt and last.pt hold, what last.pt holds besides, and whether this epoch is the best
+        so far, or the final one, which does not wait."""
+        if best:
+            self._best = copy.deepcopy(tested)
+        if not final and time.monotonic() < self._saved + self._interval:
+            return
+        if self._best:
+            _write(self._folder, "best", self._best)
+        _write(self._folder, "last", {**tested, **trained})
+        self._saved, self._best = time.monotonic(), None
+
+
 @ranks.by_first
 def save(folder, name, state):
     """Write best.pt or last.pt; the last.pt before it becomes last.prev.pt."""
+    _write(folder, name, state)
+
+
+def _write(folder, name, state):
     save_checkpoint(folder / f"{name}.pt", state, folder / "last.prev.pt" if name == "last" else None)
 
 
@@ -120,8 +149,11 @@ def read_log(folder):
 def put_back_log(folder, lines):
     """Make the log what these lines were, whatever a kill, a full disk or an editor left."""
     path, text = folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()
-    if not path.exists() or path.read_bytes() != text:
-        print(f"{path} was not as last.pt has it: put back, {len(lines)} epochs", flush=True)
+    found = path.read_bytes() if path.exists() else b""
+    if found != text:
+        later = found[len(text) :].count(b"\n") if found.startswith(text) else 0
+        again = f"going on from {folder / 'last.pt'}, epoch {len(lines)}; epochs trained again: {later}"
+        print(again if later else f"{path} was not as last.pt has it: put back, {len(lines)} epochs", flush=True)
         write_atomically(path, lambda file: file.write(text))
 
 

@@ -43,7 +43,8 @@ from training import (
     train_one_epoch,
 )
 
-ANY_TIME = ("resume", "overwrite", "device", "cache_dir")  # flags that may differ when a run is resumed
+# Flags that may differ when a run is resumed.
+ANY_TIME = ("resume", "overwrite", "device", "cache_dir", "save_interval")
 FOUND = ("types", "references_name", "digest", "versions")  # in config.json beside the flags
 TIE = 0.01  # of validation SRCC, a margin for chance over 100 references: of two epochs this close the later is kept
 TURN, JOIN = True, True  # in training references are turned and mirrored, and parts of two are joined
@@ -97,6 +98,12 @@ def build_parser():
     )
     add("--device", default="auto", help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one")
     add("--amp", action=switch, default=None, help="bfloat16 arithmetic; by default where the hardware has it")
+    add(
+        "--save_interval",
+        type=real(0),
+        default=30,
+        help="seconds at least from one checkpoint to the next, which --resume goes on from; 0: after every epoch",
+    )
     add("--resume", action="store_true", help="go on with this run from its last.pt; its flags are taken from the run")
     add("--overwrite", action="store_true", help="replace the run of this name")
     return parser
@@ -182,6 +189,7 @@ def main(args):
             log = restore(state, args.folder, config)
         else:
             run_folder.start(args.folder, config, args.resume)
+        saver = run_folder.Saver(args.folder, args.save_interval)
         args.resume = True  # from here on, that is how an interrupted run goes on
 
         for epoch in range(len(log), args.epochs):
@@ -198,9 +206,8 @@ def main(args):
             log.append(log_epoch(args, epoch, refits, losses, scores, images_per_second))
             tested = {"config": config, "reference_digests": digests, "epoch": epoch, "finished": False,
                       "model": state.averaged.module.state_dict(), "mixture": mixture.state_dict()}  # fmt: skip
-            if is_best(log):
-                run_folder.save(args.folder, "best", tested)
-            run_folder.save(args.folder, "last", {**tested, **state.state_dicts(), "log": log})
+            trained = {**state.state_dicts(), "log": log}
+            saver.keep(tested, trained, best=is_best(log), final=len(log) == args.epochs)
 
         with explained("after the last epoch", args):
             for name in ("last", "best"):  # last.pt first: a best.pt that was damaged cannot be finished

@@ -40,7 +40,7 @@ SPANS = {
     "validation": ["train_with_distortions.evaluate"],
     "a refit's forwards": ["train_with_distortions.refit"],
     "a refit's fit": ["models.mixture.Mixture.refit"],
-    "log and checkpoints": ["run_folder.append_log", "run_folder.save"],
+    "log and checkpoints": ["run_folder.append_log", "run_folder.Saver.keep"],
     "the rest of the loop": ["train_with_distortions.train_one_epoch"],
 }
 
@@ -58,7 +58,7 @@ def parse_args(argv=None):
 
 def main(args):
     device, output = choose_device(args.device), Path(args.output).resolve()
-    flags = [*flags_of(args), f"--epochs={args.epochs}"]
+    flags = [*flags_of(args), f"--epochs={args.epochs}", "--save_interval=60"]  # half of which are bare epochs
     unfinished = {"train_with_distortions.finish": lambda *args: {}}  # the fits after training are no part of an epoch
     halts, spans = Halts(), Spans(device)
     halting = {"train_with_distortions.start_training": halts.start, "train_with_distortions.log_epoch": halts.log}

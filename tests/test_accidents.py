@@ -30,7 +30,7 @@ from command_line import run_script  # noqa: E402
 from models.checkpoint import load_checkpoint  # noqa: E402
 
 FLAGS = """--references photos --image_size 8 --train_samples 4 --val_samples 2 --distortions_per_image 3 --n_clusters 2
-           --epochs 3 --batch_size 16 --refit_interval 1 --device cpu""".split()  # a step an epoch
+           --epochs 3 --batch_size 16 --refit_interval 1 --save_interval 0 --device cpu""".split()  # a step an epoch
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,15 @@ def test_a_resumed_run_killed_and_resumed_again_ends_like_one_left_alone(runs, h
     assert faults.run(folder, "halfway", ["--resume"]) == 0
     assert same(halfway, runs)
     assert not list(halfway.glob("*.tmp"))
+
+
+def test_epochs_after_the_last_checkpoint_are_trained_again(runs, tmp_path, capsys):
+    seldom = [*FLAGS, "--save_interval=999"]
+    assert faults.run(tmp_path, "seldom", seldom, moment="in a training step", kill_at=3) == -signal.SIGKILL
+    run = tmp_path / "experiments" / "seldom"
+    assert len(run_folder.read_log(run)) == 2 and load_checkpoint(run / "last.pt")["epoch"] == 0
+    assert faults.run(tmp_path, "seldom", ["--resume"]) == 0
+    assert same(run, runs)
 
 
 @pytest.mark.parametrize("change", (flip, cut))

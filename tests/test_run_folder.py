@@ -69,7 +69,7 @@ def test_a_run_without_its_checkpoint_is_restarted_only_at_its_beginning(tmp_pat
     assert not run_folder.has_begun(tmp_path)
 
 
-def test_the_log_is_json_and_is_put_back_as_the_checkpoint_has_it(tmp_path):
+def test_the_log_is_json_and_is_put_back_as_the_checkpoint_has_it(tmp_path, capsys):
     fill(tmp_path)
     log, lines = tmp_path / "log.jsonl", run_folder.read_log(tmp_path)
     assert lines == [{"epoch": epoch, "srcc": None} for epoch in range(3)]
@@ -78,8 +78,10 @@ def test_the_log_is_json_and_is_put_back_as_the_checkpoint_has_it(tmp_path):
         log.write_bytes(damaged)
         run_folder.put_back_log(tmp_path, lines)
         assert log.read_bytes() == written
-    run_folder.put_back_log(tmp_path, lines[:2])
-    assert run_folder.read_log(tmp_path) == lines[:2]
+    capsys.readouterr()
+    run_folder.put_back_log(tmp_path, lines[:1])
+    assert run_folder.read_log(tmp_path) == lines[:1]
+    assert capsys.readouterr().out == f"going on from {tmp_path / 'last.pt'}, epoch 1; epochs trained again: 2\n"
 
 
 def test_half_a_last_line_is_left_out_and_a_damaged_one_is_named(tmp_path):

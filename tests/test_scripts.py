@@ -141,7 +141,7 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(train_with_distortions, "make_deterministic", torch.manual_seed)
     scores, kept = iter((nan, 0.8, 0.793, 0.786, nan, KeyboardInterrupt, 0.788, 0.81, 0.802, 0.799)), []
-    own_evaluate, own_save = train_with_distortions.evaluate, run_folder.save
+    own_evaluate, own_save = train_with_distortions.evaluate, run_folder.save_checkpoint
 
     def evaluate(*args):
         score = next(scores, None)
@@ -149,14 +149,14 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
             raise score
         return own_evaluate(*args) | ({} if score is None else {"srcc": score})
 
-    def save(folder, name, state):
-        if name == "best" and not state["finished"]:
+    def save(path, state, previous):
+        if path.name == "best.pt" and not state["finished"]:
             kept.append(state["epoch"])
-        own_save(folder, name, state)
+        own_save(path, state, previous)
 
     monkeypatch.setattr(train_with_distortions, "evaluate", evaluate)
-    monkeypatch.setattr(run_folder, "save", save)
-    flags = f"--experiment_name ties {TINY} --epochs 9".split()
+    monkeypatch.setattr(run_folder, "save_checkpoint", save)
+    flags = f"--experiment_name ties {TINY} --epochs 9 --save_interval 0".split()
     with pytest.raises(KeyboardInterrupt):
         train_with_distortions.main(train_with_distortions.parse_args(flags))
     train_with_distortions.main(train_with_distortions.parse_args([*flags, "--resume"]))
