@@ -38,7 +38,7 @@ def is_first():
 def join(device):
     """Meet the other processes that torchrun started, if it did; of them, the first alone writes to the screen. Returns
     the device of this one: 'cuda' stands for a GPU each."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         return device
     if device.type == "cuda":
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -66,12 +66,18 @@ def wait():
 
 @contextmanager
 def first_before_others():
-    """The first process goes through alone, and the others after it."""
-    if not is_first():
-        wait()
-    yield
-    if is_first():
-        wait()
+    """The first process goes through alone, and the others after it. Where it fails, which it tells, they end silently."""
+    passed = [count() == 1]
+    try:
+        if count() > 1 and not is_first():
+            dist.broadcast_object_list(passed)
+            if not passed[0]:
+                sys.exit(1)
+        yield
+        passed = [True]
+    finally:
+        if count() > 1 and is_first():
+            dist.broadcast_object_list(passed)
 
 
 def by_first(write):
@@ -81,9 +87,9 @@ def by_first(write):
     @functools.wraps(write)
     def done_by_first(*args, **kwargs):
         wait()
-        if is_first():
-            write(*args, **kwargs)
-        wait()
+        with first_before_others():
+            if is_first():
+                write(*args, **kwargs)
 
     return done_by_first
 

@@ -223,8 +223,11 @@ def _folder_part(folder, part, data_seed):
 
 
 def _image_files(folder, below):
+    def tell(problem):
+        print(f"skipped {_printable(os.path.relpath(problem.filename, folder))} ({problem.strerror})")
+
     found = []
-    for directory, folders, files in os.walk(folder / below):
+    for directory, folders, files in os.walk(folder / below, onerror=tell):
         for link in filter(os.path.islink, (os.path.join(directory, name) for name in folders)):
             print(f"skipped {_printable(os.path.relpath(link, folder))} (links to folders are not followed)")
         paths = (Path(directory, name) for name in files if not name.startswith("."))

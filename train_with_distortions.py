@@ -27,7 +27,7 @@ from distorted_dataset import DistortedImageDataset
 from distortions import MIN_SIDE, select_types
 from errors import UserError
 from files import read_json, without_nan
-from models.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint, load_states
 from models.quality_net import BACKBONES, STEMS, resolve_stem
 from models.run import build, choose_device
 from references import absolute, load_training_references, resolve_source
@@ -247,9 +247,9 @@ def is_best(log):
 
 def finish(name, model, mixture, train, val, args):
     """Fit the mixture to the checkpoint's own weights, once, so that clusters and embeddings belong together."""
-    state = load_checkpoint(args.folder / f"{name}.pt")
-    model.load_state_dict(state["model"])
-    mixture.load_state_dict(state["mixture"])
+    path = args.folder / f"{name}.pt"
+    state = load_checkpoint(path)
+    load_states({"model": model, "mixture": mixture}, state, path)
     if not state["finished"]:
         train.set_epoch(state["epoch"])
         refit(mixture, model, train, args)
@@ -280,7 +280,7 @@ def restore(state, folder, config):
                 f"--resume: {folder} has {name} {config[name]} in config.json but {saved['config'].get(name)} in "
                 "last.pt; put config.json back, or start the run anew with --overwrite"
             )
-    state.load_state_dicts(saved)
+    load_states(vars(state), saved, folder / "last.pt")
     run_folder.put_back_log(folder, saved["log"])
     return saved["log"]
 
@@ -323,7 +323,8 @@ def how_to_go_on(args):
     """What to do after an interruption or a failing disk; args is None where it came before they were read."""
     if args is None or not args.resume or not (args.folder / "config.json").is_file():
         return AGAIN
-    return f"python train_with_distortions.py --experiment_name {args.experiment_name} --resume"
+    launcher = "python" if ranks.count() == 1 else f"torchrun --nproc_per_node={ranks.count()}"
+    return f"{launcher} train_with_distortions.py --experiment_name {args.experiment_name} --resume"
 
 
 if __name__ == "__main__":

@@ -38,10 +38,6 @@ class TrainingState:
     def state_dicts(self):
         return {name: part.state_dict() for name, part in vars(self).items()}
 
-    def load_state_dicts(self, saved):
-        for name, part in vars(self).items():
-            part.load_state_dict(saved[name])
-
 
 def start_training(model, mixture, args, images):
     """A fresh TrainingState: Muon on a one-cycle schedule that spans the whole run. The schedule is fixed beforehand:

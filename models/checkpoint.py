@@ -68,5 +68,17 @@ def load_checkpoint(path):
     return state
 
 
+def load_states(parts, saved, path):
+    """Give each of the parts, {name: what has a load_state_dict}, its state in what was loaded from the path. Raises
+    UserError where they do not fit, as after a change of the network."""
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(saved[name])
+        except (KeyError, RuntimeError, ValueError) as problem:
+            raise UserError(
+                f"{path}: its {name} does not fit this code's; go on with the code that wrote it, or train the run anew"
+            ) from problem
+
+
 def _bytes(crc):
     return crc.to_bytes(CRC_BYTES, "big")

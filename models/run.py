@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from errors import UserError
-from models.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint, load_states
 from models.mixture import Mixture
 from models.quality_net import QualityNet
 from rgb import to_rgb
@@ -121,8 +121,7 @@ def load_run(folder, checkpoint="best", device="auto"):
         )
     device, state = choose_device(device), load_checkpoint(path)
     model, mixture = build(state["config"])
-    model.load_state_dict(state["model"])
-    mixture.load_state_dict(state["mixture"])
+    load_states({"model": model, "mixture": mixture}, state, path)
     if not mixture.fitted:
         raise UserError(f"{path} has no mixture yet: its training has not reached the first refit")
     return Run(model.to(device), mixture.to(device), state)

@@ -5,9 +5,9 @@ import pickle
 import pytest
 import torch
 
-from errors import Damaged
+from errors import Damaged, UserError
 from files import write_json
-from models.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from models.checkpoint import FORMAT, load_checkpoint, load_states, save_checkpoint
 
 
 def test_a_checkpoint_comes_back_as_it_was_and_loads_with_weights_only(tmp_path):
@@ -84,3 +84,11 @@ def test_json_is_written_whole(tmp_path):
     write_json(tmp_path / "a.json", {"a": [1, float("nan")]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, None]}
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_state_that_does_not_fit_is_told_with_its_file(tmp_path):
+    layer = torch.nn.Linear(2, 2)
+    for saved in ({}, {"model": {}}, {"model": torch.nn.Linear(3, 2).state_dict()}):
+        with pytest.raises(UserError, match=r"last.pt: its model does not fit this code's; go on with the code that"):
+            load_states({"model": layer}, saved, tmp_path / "last.pt")
+    load_states({"model": layer}, {"model": torch.nn.Linear(2, 2).state_dict()}, tmp_path / "last.pt")

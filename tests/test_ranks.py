@@ -157,6 +157,12 @@ def test_torchrun_trains_one_run_that_a_single_process_goes_on_with(tmp_path):
     assert subprocess.run(again, cwd=tmp_path, capture_output=True).returncode == 0
 
 
+def test_where_the_first_fails_there_is_one_line(tmp_path):
+    done = torchrun(tmp_path, *f"--experiment_name lost {TINY} --references nowhere".split())
+    assert done.returncode and done.stderr.count("nowhere: no such folder") == 1
+    assert "[rank" not in done.stderr
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
     done = torchrun(tmp_path, *f"--experiment_name odd {TINY} --batch_size 21".split())
     assert done.returncode and "must be a multiple of 2" in done.stderr

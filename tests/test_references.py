@@ -1,4 +1,7 @@
+import errno
+import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +233,18 @@ def test_the_bundled_photographs_are_colour_photographs_of_different_scenes():
     assert min(min(photo.size) for photo in sizes) == references.SMALLEST_PHOTO
     assert len(sizes) == sum(references.PHOTO_COUNTS.values())
     assert isinstance(load_training_references("photos", 1, 1, 32, "none", 0)[0].images, torch.Tensor)
+
+
+def test_a_folder_that_cannot_be_opened_is_told(tmp_path, monkeypatch, capsys):
+    write_images(tmp_path / "open", 10)
+    (tmp_path / "shut").mkdir()
+    scandir = os.scandir
+
+    def guarded(path):
+        if Path(path).name == "shut":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    load_training_references(str(tmp_path), 5, 3, 32, "none", 0)
+    assert capsys.readouterr().out == "skipped shut (Permission denied)\n"
