@@ -120,7 +120,7 @@ class DistortedImageDataset:
     def images(self, indices, device="cpu"):
         """(B, 3, H, W) uint8 images at these indices (B,), made on the device."""
         labels = self.labels
-        images = self._references(indices).to(device, non_blocking=True)
+        images = self._references(indices, device)
         for step in range(self.compose):
             direction = torch.where(labels.step_direction[indices, step] < 0, -1, 1)
             key = make_key(labels.key[indices], step)
@@ -145,18 +145,23 @@ class DistortedImageDataset:
             digest.update(values.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def _references(self, indices):
-        """(B, 3, H, W) uint8: what these images start from."""
-        labels, images = self.labels, self.references.images[self.labels.reference[indices]]
+    def _references(self, indices, device="cpu"):
+        """(B, 3, H, W) uint8 on the device: what these images start from."""
+        labels = self.labels
+        images = self._copied(labels.reference[indices], device)
         joined = labels.seam[indices].nonzero()[:, 0]
         if len(joined):
-            seams, neighbours = labels.seam[indices[joined]], labels.neighbour[indices[joined]]
-            replaced = torch.arange(images.shape[3]) < seams[:, None] * images.shape[3]  # (J, W)
-            images[joined] = torch.where(replaced[:, None, None], self.references.images[neighbours], images[joined])
-        orientation = labels.orientation[indices]
+            seams = labels.seam[indices[joined]].to(device)
+            replaced = torch.arange(images.shape[3], device=device) < seams[:, None] * images.shape[3]  # (J, W)
+            neighbours, joined = self._copied(labels.neighbour[indices[joined]], device), joined.to(device)
+            images[joined] = torch.where(replaced[:, None, None], neighbours, images[joined])
+        orientation = labels.orientation[indices].to(device)
         for bit, turned in ((1, lambda x: x.flip(3)), (2, lambda x: x.flip(2)), (4, lambda x: x.transpose(2, 3))):
             images = torch.where((orientation & bit > 0)[:, None, None, None], turned(images), images)
         return images
+
+    def _copied(self, references, device):
+        return self.references.images[references].to(device, non_blocking=True)
 
     def _draw_labels(self, epoch):
         count, variants = len(self.references), self.variants
