@@ -270,8 +270,9 @@ def distort(images, types, label, level, direction, keys):
             totals[name] = totals.get(name, 0) + changed.sum()
             parts.append(changed.clamp(0, 1).mul_(255).round_().short().byte())
     finite = torch.stack([*totals.values()]).isfinite().tolist() if totals else []  # once: an answer makes a GPU wait
-    for name in (name for name, is_finite in zip(totals, finite) if not is_finite):
-        raise UserError(f"{name} returned values that are not finite")
+    for name, is_finite in zip(totals, finite):
+        if not is_finite:
+            raise UserError(f"{name} returned values that are not finite")
     return _taken(torch.cat(parts), order.argsort(), images.device)
 
 

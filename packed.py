@@ -2,7 +2,7 @@
 
 CACHE_DIR/32px_0123456789abcdef/ holds `images`, (N, 3, 32, 32) uint8, and `index.jsonl`, a line a file of the folder:
 [name, digest of its pixels, null], or [name, null, why it cannot be used]. The index is called index.part until all is
-there; packing that was interrupted goes on from it. The digits stand for the files' names, sizes and times.
+there; packing that was interrupted goes on from it, and who packs holds `lock`. The digits stand for the files' names, sizes and times.
 """
 
 import hashlib

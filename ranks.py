@@ -67,17 +67,21 @@ def wait():
 @contextmanager
 def first_before_others():
     """The first process goes through alone, and the others after it. Where it fails, which it tells, they end silently."""
-    passed = [count() == 1]
-    try:
-        if count() > 1 and not is_first():
-            dist.broadcast_object_list(passed)
-            if not passed[0]:
-                sys.exit(1)
+    if count() == 1:
         yield
-        passed = [True]
-    finally:
-        if count() > 1 and is_first():
-            dist.broadcast_object_list(passed)
+    elif is_first():
+        try:
+            yield
+        except Exception:  # after an interruption there are no others
+            dist.broadcast_object_list([False])
+            raise
+        dist.broadcast_object_list([True])
+    else:
+        passed = [None]
+        dist.broadcast_object_list(passed)
+        if not passed[0]:
+            sys.exit(1)
+        yield
 
 
 def by_first(write):

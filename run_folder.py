@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ranks
@@ -33,15 +33,17 @@ def refuse_to_mix(folder):
 def locked(folder):
     """Keep other runs from training into the folder. Yields the lock, an open file; it dies with its process. Of several
     processes the first holds it for all."""
-    if not ranks.is_first():
-        yield None
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a") as lock:
-        if not try_lock(lock):
-            raise UserError(
-                f"{folder} is being trained by another process; wait for its end, or give another --experiment_name"
-            )
+    with ExitStack() as stack:
+        lock = None
+        with ranks.first_before_others():
+            if ranks.is_first():
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(open(folder / "lock", "a"))
+                if not try_lock(lock):
+                    raise UserError(
+                        f"{folder} is being trained by another process; "
+                        "wait for its end, or give another --experiment_name"
+                    )
         yield lock
 
 
@@ -85,8 +87,8 @@ def remove_temporary(folder):
 
 class Saver:
     """Writes a run's checkpoints after an epoch, but not until `interval` seconds have passed since it last did:
-    of short epochs they would take a good part of the time. A best.pt waits in memory for that, so that the files never
-    tell of a later epoch than last.pt."""
+    of short epochs they would take a good part of the time. A best.pt waits in memory until last.pt is written too. It
+    goes first: a kill between the two leaves a best.pt of an epoch that is trained again."""
 
     def __init__(self, folder, interval):
         self._folder, self._interval, self._saved, self._best = folder, interval, -math.inf, None
@@ -95,9 +97,10 @@ class Saver:
     def keep(self, tested, trained, best, final):
         """After an epoch: what best.pt and last.pt hold, what last.pt holds besides, and whether this epoch is the best
         so far, or the final one, which does not wait."""
+        due = final or time.monotonic() >= self._saved + self._interval
         if best:
-            self._best = copy.deepcopy(tested)
-        if not final and time.monotonic() < self._saved + self._interval:
+            self._best = tested if due else copy.deepcopy(tested)
+        if not due:
             return
         if self._best:
             _write(self._folder, "best", self._best)

@@ -102,7 +102,7 @@ def build_parser():
         "--save_interval",
         type=real(0),
         default=30,
-        help="seconds at least from one checkpoint to the next, which --resume goes on from; 0: after every epoch",
+        help="least seconds from one checkpoint to the next; --resume goes on from the last; 0: one after every epoch",
     )
     add("--resume", action="store_true", help="go on with this run from its last.pt; its flags are taken from the run")
     add("--overwrite", action="store_true", help="replace the run of this name")
@@ -269,11 +269,15 @@ def explain_choice(mixture):
 
 def restore(state, folder, config):
     """Everything as last.pt left it. Returns the log's lines up to then."""
-    run_folder.remove_temporary(folder)
     with ranks.first_before_others():  # it puts last.prev.pt in the place of a damaged last.pt
+        if ranks.is_first():
+            run_folder.remove_temporary(folder)
         saved = run_folder.load_last(folder)
     if saved["config"]["digest"] != config["digest"]:
-        raise UserError(f"--resume: the references of {folder} have changed since it began; start a new run")
+        raise UserError(
+            f"--resume: the references of {folder}, or the code that draws its images, have changed since it began; "
+            "put them back, or start a new run"
+        )
     for name in config.keys() - {"experiment_name", "versions"}:
         if saved["config"].get(name) != config[name]:
             raise UserError(
@@ -323,7 +327,7 @@ def how_to_go_on(args):
     """What to do after an interruption or a failing disk; args is None where it came before they were read."""
     if args is None or not args.resume or not (args.folder / "config.json").is_file():
         return AGAIN
-    launcher = "python" if ranks.count() == 1 else f"torchrun --nproc_per_node={ranks.count()}"
+    launcher = "python" if ranks.count() == 1 else "torchrun …"
     return f"{launcher} train_with_distortions.py --experiment_name {args.experiment_name} --resume"
 
 

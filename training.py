@@ -151,8 +151,9 @@ def refit(mixture, model, dataset, args):
     """Fit the mixture to embeddings of the dataset's images, --gmm_samples of them at most."""
     chosen = permutation(len(dataset), args.seed, PARTS.index("train"), FIXED)[: args.gmm_samples]
     embeddings = predict(model, dataset, chosen.sort().values)[1]
-    if ranks.is_first():
-        mixture.refit(embeddings, args.seed)
+    with ranks.first_before_others():
+        if ranks.is_first():
+            mixture.refit(embeddings, args.seed)
     ranks.copy_from_first(mixture)
 
 

@@ -41,6 +41,7 @@ from run_folder import read_log, read_metrics
 
 FLAGS = """--references photos --image_size 16 --train_samples 8 --val_samples 4 --distortions_per_image 3 --epochs 4
            --batch_size 16 --refit_interval 1 --save_interval 0 --device cpu""".split()
+SELDOM = "--save_interval=0.5"  # seconds, a few epochs: half of the runs train some again
 COMPARED = ("log", "best.pt", "last.pt", "test")
 TITLES = [f"| killed | epochs logged | resumed | {' | '.join(COMPARED)} |", "|---" * (3 + len(COMPARED)) + "|"]
 
@@ -131,15 +132,17 @@ def run(*args, **kwargs):
     return child.exitcode
 
 
-def run_and_kill(folder, name, seconds):
+def run_and_kill(folder, name, seconds, flags):
     """A run that is killed from outside so many seconds after it began. Returns whether it was still under way."""
-    child = children().Process(target=train, args=(folder, name, FLAGS))
+    child = children().Process(target=train, args=(folder, name, flags))
     child.start()
     while not (folder / "experiments" / name / "config.json").exists() and child.is_alive():
         time.sleep(0.01)
     time.sleep(seconds)
     child.kill()
     child.join()
+    if child.exitcode not in (0, -signal.SIGKILL):
+        raise UserError(f"the run failed before it could be killed: {(folder / f'{name}.txt').read_text()}")
     return child.exitcode == -signal.SIGKILL
 
 
@@ -198,7 +201,7 @@ def main(args):
         for i in range(args.kills):
             name = f"run{i}"
             row = one_kill(folder, name, i, calls, seconds, drawn)
-            row["resumed"] = run(folder, name, ["--resume", "--save_interval=0"], test=True) == 0
+            row["resumed"] = run(folder, name, ["--resume", row.pop("saved")], test=True) == 0
             rows.append(row | (compare(folder / "experiments" / name, alone) if row["resumed"] else {}))
             print(as_text(rows[-1]), flush=True)
             shutil.rmtree(folder / "experiments" / name)
@@ -206,10 +209,11 @@ def main(args):
 
 
 def one_kill(folder, name, i, calls, seconds, drawn):
-    """Start a run and kill it: {"kill": when, "epochs": how many it had logged}."""
+    """Start a run and kill it: {"kill": when, "saved": its --save_interval, "epochs": how many it had logged}."""
+    saved = SELDOM if i % 2 else "--save_interval=0"
     if i % 2:
         after = drawn.uniform(0, seconds)
-        while not run_and_kill(folder, name, after):  # this time it was faster
+        while not run_and_kill(folder, name, after, [*FLAGS, saved]):  # this time it was faster
             shutil.rmtree(folder / "experiments" / name)
             after = drawn.uniform(0, seconds)
         kill = f"from outside, after {after:.1f} s of {seconds:.1f}"
@@ -218,7 +222,7 @@ def one_kill(folder, name, i, calls, seconds, drawn):
         at = drawn.randint(2, calls[moment])  # the first rename makes the run's config.json: before it there is no run
         assert run(folder, name, FLAGS, moment=moment, kill_at=at) == -signal.SIGKILL
         kill = f"{moment}, {at} of {calls[moment]}"
-    return {"kill": kill, "epochs": len(read_log(folder / "experiments" / name))}
+    return {"kill": kill, "saved": saved, "epochs": len(read_log(folder / "experiments" / name))}
 
 
 def as_text(row):

@@ -58,11 +58,11 @@ def parse_args(argv=None):
 
 def main(args):
     device, output = choose_device(args.device), Path(args.output).resolve()
-    flags = [*flags_of(args), f"--epochs={args.epochs}", "--save_interval=60"]  # half of which are bare epochs
+    flags = [*flags_of(args), f"--epochs={args.epochs}"]
     unfinished = {"train_with_distortions.finish": lambda *args: {}}  # the fits after training are no part of an epoch
     halts, spans = Halts(), Spans(device)
     halting = {"train_with_distortions.start_training": halts.start, "train_with_distortions.log_epoch": halts.log}
-    run(flags, halting | unfinished)
+    run([*flags, "--save_interval=60"], halting | unfinished)  # 30 of them of the real epochs, about
     timed = {target: spans.timed(name, target) for name, targets in SPANS.items() for target in targets}
     run(flags, timed | unfinished)
     real, bare, with_statistics = (statistics.mean(values[1:]) for values in (halts.real, halts.bare, halts.statistics))

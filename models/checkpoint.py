@@ -1,7 +1,6 @@
 """Files of tensors and plain JSON values, with a checksum over every byte."""
 
 import io
-import sys
 import zlib
 from pathlib import Path
 
@@ -22,8 +21,8 @@ def save_checkpoint(path, state, previous=None):
         summed = _Summed(file)
         try:
             torch.save({"format": FORMAT, **state}, summed)
-        except RuntimeError:  # torch's own, in place of a failing disk's
-            raise (summed.problem or sys.exception()) from None
+        except RuntimeError as problem:  # torch's own, in place of a failing disk's
+            raise summed.problem or problem from None
         file.write(_bytes(summed.crc))
 
     write_atomically(path, write, previous)

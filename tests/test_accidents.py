@@ -129,7 +129,7 @@ def test_a_resumed_run_killed_and_resumed_again_ends_like_one_left_alone(runs, h
     assert not list(halfway.glob("*.tmp"))
 
 
-def test_epochs_after_the_last_checkpoint_are_trained_again(runs, tmp_path, capsys):
+def test_epochs_after_the_last_checkpoint_are_trained_again(runs, tmp_path):
     seldom = [*FLAGS, "--save_interval=999"]
     assert faults.run(tmp_path, "seldom", seldom, moment="in a training step", kill_at=3) == -signal.SIGKILL
     run = tmp_path / "experiments" / "seldom"

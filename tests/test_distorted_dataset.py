@@ -161,10 +161,11 @@ def test_digest_tells_types_apart():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_the_same_to_within_a_grey_level(crops):
-    dataset = DistortedImageDataset(crops, tuple(DISTORTIONS), 5)
+    dataset = DistortedImageDataset(crops, tuple(DISTORTIONS), 5, turn=True, join=True)
     indices = torch.arange(len(dataset))
     difference = (dataset.images(indices, "cuda").cpu().int() - dataset.images(indices).int()).abs()
     assert difference.max() <= 1
+    assert difference[dataset.labels.variant == 0].max() == 0  # turned and joined alone
 
 
 def test_join_replaces_one_side_of_every_second_image(crops):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -16,8 +17,10 @@ import torch.multiprocessing
 from torch import nn
 
 import ranks
+import run_folder
 import train_with_distortions as script
 import training
+from errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = 2
@@ -140,6 +143,34 @@ def test_two_processes_have_one_mixture_and_the_scores_of_a_single_one(tmp_path)
     for alone, shared in zip(*[[json.loads(line) for line in log] for log in logs], strict=True):
         for name in alone.keys() - {"images_per_second"}:
             assert shared[name] == pytest.approx(alone[name], abs=2e-3), name
+
+
+def end_of(function):
+    """The name of the exception that a process leaves the function with."""
+    try:
+        function()
+    except (UserError, SystemExit) as end:
+        return type(end).__name__
+
+
+def refit_that_fails():
+    def fail(*args):
+        raise UserError("the mixture cannot be fitted")
+
+    with patch.object(training, "predict", lambda *args: (None, None)):
+        training.refit(SimpleNamespace(refit=fail), None, range(4), SimpleNamespace(seed=0, gmm_samples=4))
+
+
+def lock(folder):
+    with run_folder.locked(folder):
+        pass
+
+
+def test_where_the_first_fails_at_what_it_does_alone_the_other_ends_silently(tmp_path):
+    with run_folder.locked(tmp_path):
+        for function in (refit_that_fails, partial(lock, tmp_path)):
+            assert in_two_processes(partial(end_of, function), tmp_path) == ["UserError", "SystemExit"]
+            (tmp_path / "meet").unlink(missing_ok=True)
 
 
 def torchrun(folder, *flags):

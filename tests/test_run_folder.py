@@ -1,9 +1,11 @@
 import json
 
 import pytest
+import torch
 
 import run_folder
 from errors import Damaged
+from models.checkpoint import load_checkpoint
 
 
 def fill(folder):
@@ -67,6 +69,28 @@ def test_a_run_without_its_checkpoint_is_restarted_only_at_its_beginning(tmp_pat
         run_folder.has_begun(tmp_path)
     run_folder.start(tmp_path, {"lr": 2})
     assert not run_folder.has_begun(tmp_path)
+
+
+def test_a_best_epoch_waits_for_the_next_write_as_it_was(tmp_path, monkeypatch):
+    """Epochs of ten seconds, saved every fifteen; the second and the fourth are the best so far."""
+    weights, written = torch.zeros(1), []
+    monkeypatch.setattr(run_folder.time, "monotonic", lambda: now)
+    saver = run_folder.Saver(tmp_path, 15)
+    for epoch, now in enumerate(range(0, 50, 10)):
+        weights += 1
+        saver.keep({"epoch": epoch, "model": weights}, {"log": [epoch]}, best=epoch in (1, 3), final=epoch == 4)
+        found = {
+            path.stem: load_checkpoint(path) for path in (tmp_path / "last.pt", tmp_path / "best.pt") if path.exists()
+        }
+        written.append({name: (state["epoch"], state["model"].item()) for name, state in found.items()})
+    assert written == [
+        {"last": (0, 1)},
+        {"last": (0, 1)},
+        {"last": (2, 3), "best": (1, 2)},
+        {"last": (2, 3), "best": (1, 2)},
+        {"last": (4, 5), "best": (3, 4)},
+    ]
+    assert load_checkpoint(tmp_path / "last.pt")["log"] == [4] and "log" not in load_checkpoint(tmp_path / "best.pt")
 
 
 def test_the_log_is_json_and_is_put_back_as_the_checkpoint_has_it(tmp_path, capsys):
