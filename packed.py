@@ -8,9 +8,9 @@ there; packing that was interrupted goes on from it, and who packs holds `lock`.
 import hashlib
 import json
 import math
-import mmap
 import os
 import time
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,30 +21,30 @@ from tqdm import tqdm
 from errors import UserError
 from files import naming, try_lock
 
-HELD = 2**27  # bytes of a file that the process holds in memory, about
-AROUND = 2**16  # bytes that the system maps with each image, for good measure
 CHECKED = 1000  # images whose pixels are compared with the index before they are trained on
 FORMAT = 1  # part of the key: raise it where files come to other pixels than before
 
 
 class PackedFile:
-    """A mapped file of images (M, 3, S, S) uint8. Pages that were read leave the process's memory again."""
+    """A file of images (M, 3, S, S) uint8, read by index. Nothing of it stays in the process's memory, and one that is cut
+    short under a run is told, which a mapped file would not survive."""
 
     def __init__(self, path, count, side):
-        self.shape, self._held, self._map = (count, 3, side, side), 0, b""
-        if count:  # an empty file cannot be mapped
-            with open(path, "rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._images = np.frombuffer(self._map, np.uint8, math.prod(self.shape)).reshape(self.shape)
+        self.path, self.shape = path, (count, 3, side, side)
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
     def take(self, rows):
         """A tensor of these rows (B,) or this row, int64."""
-        images = torch.from_numpy(self._images.take(rows, axis=0))
-        self._held += images.numel() + np.size(rows) * AROUND
-        if self._held > HELD:
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._held = 0
-        return images
+        rows, size = np.asarray(rows), math.prod(self.shape[1:])
+        pixels = np.empty(rows.size * size, np.uint8)
+        view = memoryview(pixels)
+        for i, row in enumerate(rows.ravel().tolist()):
+            image = os.pread(self._file, size, row * size)
+            if len(image) < size:
+                raise UserError(f"{self.path} is damaged; delete its folder, and it is made anew")
+            view[i * size : (i + 1) * size] = image
+        return torch.from_numpy(pixels).view(*rows.shape, *self.shape[1:])
 
 
 class PackedImages:
