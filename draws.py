@@ -6,6 +6,7 @@ for any batch size, order or number of workers, and any single image can be made
 """
 
 import math
+from functools import cache
 
 import torch
 
@@ -75,15 +76,12 @@ class Draw:
         return torch.where(self.bits(1) < 0, -1.0, 1.0)[:, :, None, None]
 
     def normal_like(self, images):
-        """Standard normals in the shape of the images, float32 (Box and Muller, 1958; |z| stays under 5.8)."""
+        """Standard normals in the shape of the images, float32: the middles of 2**16 equally likely parts of the normal
+        distribution (|z| stays under 4.4)."""
         count = images[0].numel()
-        bits = self.bits((count + 1) // 2)
-        radius = _unit(bits >> 32).add_(2**-24).log_().mul_(-2).sqrt_()  # the logarithm's argument is in (0, 1]
-        angle = _unit(bits).mul_(2 * math.pi)
-        normals = torch.empty((len(bits), 2, bits.shape[1]), dtype=torch.float32, device=bits.device)
-        torch.cos(angle, out=normals[:, 0])
-        torch.sin(angle, out=normals[:, 1])
-        return normals.mul_(radius[:, None]).flatten(1)[:, :count].reshape(images.shape)
+        parts = self.bits(-(-count // 4)).view(torch.int16).int().bitwise_and_(0xFFFF)  # four of each 64 bits
+        normals = _normal_quantiles(parts.device).index_select(0, parts.flatten())
+        return normals.view(len(parts), -1)[:, :count].reshape(images.shape)
 
     def image(self, i):
         """The draws of image i alone, as numpy arrays, for functions that handle one image at a time."""
@@ -105,6 +103,12 @@ class ImageDraw:
     def normal_like(self, image):
         """Standard normals in the shape of the image, float32."""
         return self.draw.normal_like(torch.empty((1, *image.shape))).numpy()[0]
+
+
+@cache
+def _normal_quantiles(device):
+    """(2**16,) float32."""
+    return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().to(device)
 
 
 def _unit(bits):

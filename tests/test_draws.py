@@ -32,6 +32,13 @@ def test_draws_have_their_distributions():
     assert abs(draw.sign().mean()) < 0.1
 
 
+def test_normals_are_unrelated_to_each_other_and_reach_far():
+    normals = Draw(make_key(2, torch.arange(20000))).normal_like(torch.empty(20000, 3, 2, 2)).flatten(1).double()
+    assert torch.corrcoef(normals.T).fill_diagonal_(0).abs().max() < 0.04
+    assert abs(normals.square().mean() - 1) < 0.01 and abs((normals**4).mean() - 3) < 0.1
+    assert 4 < normals.abs().max() < 4.4
+
+
 def test_fields_of_a_key_all_matter_and_in_their_places():
     keys = {make_key(*fields).item() for fields in [(0, 1, 2), (1, 0, 2), (0, 2, 1), (0, 1, 3), (0, 1)]}
     assert len(keys) == 5
