@@ -288,7 +288,7 @@ def _together(images):
 def _distort_alike(images, name, level, direction, keys):
     """Images (B, 3, H, W) uint8 by one type: (B, 3, H, W) float32, not yet clipped."""
     level, direction = (values.float().view(-1, 1, 1, 1) for values in (level, direction))
-    changed = DISTORTIONS[name].function(images.float().div_(255), level, direction, Draw(keys))
+    changed = DISTORTIONS[name].function(images / 255, level, direction, Draw(keys))
     if changed.shape != images.shape:
         raise UserError(f"{name} returned shape {tuple(changed.shape)}, expected {tuple(images.shape)}")
     return changed

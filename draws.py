@@ -79,7 +79,7 @@ class Draw:
         """Standard normals in the shape of the images, float32: the middles of 2**16 equally likely parts of the normal
         distribution (|z| stays under 4.4)."""
         count = images[0].numel()
-        parts = self.bits(-(-count // 4)).view(torch.int16).int().bitwise_and_(0xFFFF)  # four of each 64 bits
+        parts = self.bits(-(-count // 4)).view(torch.uint16).int()  # four of each 64 bits
         normals = _normal_quantiles(parts.device).index_select(0, parts.flatten())
         return normals.view(len(parts), -1)[:, :count].reshape(images.shape)
 
