@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -21,6 +22,7 @@ import run_folder
 import train_with_distortions as script
 import training
 from errors import UserError
+from metrics import cluster_measures
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = 2
@@ -117,8 +119,9 @@ def test_the_first_gradients_of_two_processes_are_those_of_one(tmp_path):
 
 
 def run(folder, name):
-    """The script with steps too small to blow rounding up. Returns the mixtures that it fitted."""
-    mixtures = []
+    """The script with steps too small to blow rounding up. Returns the mixtures that it fitted, and the clusters of the
+    validation images whenever it looked at them."""
+    mixtures, clusters = [], []
 
     def descent(model, lr, weight_decay):
         return torch.optim.SGD(model.parameters(), lr)
@@ -127,22 +130,31 @@ def run(folder, name):
         training.refit(mixture, *others)
         mixtures.append({key: value.clone() for key, value in mixture.state_dict().items()})
 
+    def measure(found, *others):
+        clusters.append(found)
+        return cluster_measures(found, *others)
+
     flags = f"--experiment_name {name} {TINY} --lr 1e-4".split()
     with contextlib.chdir(folder), patch.object(training, "Muon", descent), patch.object(script, "refit", refit):
-        script.main(script.parse_args(flags))
-    return mixtures
+        with patch.object(training, "cluster_measures", measure):
+            script.main(script.parse_args(flags))
+    return mixtures, clusters
 
 
 def test_two_processes_have_one_mixture_and_the_scores_of_a_single_one(tmp_path):
-    run(tmp_path, "one")
-    first, second = in_two_processes(partial(run, tmp_path, "two"), tmp_path)
+    _, clusters = run(tmp_path, "one")
+    (first, shared_clusters), (second, _) = in_two_processes(partial(run, tmp_path, "two"), tmp_path)
     assert len(first) >= 3
     for ours, theirs in zip(first, second):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
     logs = [(tmp_path / "experiments" / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
     for alone, shared in zip(*[[json.loads(line) for line in log] for log in logs], strict=True):
-        for name in alone.keys() - {"images_per_second"}:
+        assert shared.keys() == alone.keys()
+        for name in alone.keys() - {"images_per_second", "active_clusters", "nmi", "kept"}:
             assert shared[name] == pytest.approx(alone[name], abs=2e-3), name
+    assert len(clusters) >= 2
+    for alone, shared in zip(clusters, shared_clusters, strict=True):
+        assert np.mean(alone == shared) >= 0.9  # rounding may move an image on a border, and the measures with it
 
 
 def end_of(function):
