@@ -268,7 +268,7 @@ def distort(images, types, label, level, direction, keys):
                 continue
             changed = _distort_alike(batch, name, *drawn)
             totals[name] = totals.get(name, 0) + changed.sum()
-            parts.append(changed.clamp(0, 1).mul_(255).round_().short().byte())
+            parts.append(_to_bytes(changed.clamp(0, 1)))
     finite = torch.stack([*totals.values()]).isfinite().tolist() if totals else []  # once: an answer makes a GPU wait
     for name, is_finite in zip(totals, finite):
         if not is_finite:
@@ -283,6 +283,14 @@ def _taken(values, order, device):
 def _together(images):
     """How many images of one type to distort at once: all on a GPU, few on a CPU."""
     return max(1, CPU_PIXELS // (images.shape[2] * images.shape[3]) if images.device.type == "cpu" else len(images))
+
+
+def _to_bytes(images):
+    """The nearest of 256 values for images (B, 3, H, W) in [0, 1], which may be overwritten."""
+    if images.device.type != "cpu":
+        return images.mul_(255).round_().byte()
+    rows = images.flatten(0, 2).numpy()
+    return torch.from_numpy(cv2.convertScaleAbs(rows, alpha=255)).view(images.shape)  # one pass for torch's four
 
 
 def _distort_alike(images, name, level, direction, keys):
