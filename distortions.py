@@ -259,25 +259,24 @@ def distort(images, types, label, level, direction, keys):
     level (B,) in [0, 1]; direction (B,) of −1 or +1; keys (B,) int64. Returns (B, 3, H, W) uint8 on images' device.
     """
     order, counts = label.argsort(), torch.bincount(label + 1, minlength=len(types) + 1).tolist()
-    by_label = (_taken(values, order, images.device).split(counts) for values in (images, level, direction, keys))
-    (unchanged, *_), *of_types = zip(*by_label)
-    parts, totals = [unchanged], {}
+    drawn = (values.index_select(0, order.to(values.device)) for values in (level, direction, keys))
+    order, *drawn = (values.to(images.device, non_blocking=True) for values in (order, *drawn))
+    unchanged, *of_types = zip(*(values.split(counts) for values in (order, *drawn)))
+    by_type, done, totals = torch.empty(images.shape, dtype=torch.uint8, device=images.device), counts[0], {}
+    by_type[:done] = images.index_select(0, unchanged[0])
     for name, of_type in zip(types, of_types):
-        for batch, *drawn in zip(*(values.split(_together(images)) for values in of_type)):
-            if len(batch) == 0:
+        for rows, *drawn in zip(*(values.split(_together(images)) for values in of_type)):
+            if len(rows) == 0:
                 continue
-            changed = _distort_alike(batch, name, *drawn)
+            changed = _distort_alike(name, images.index_select(0, rows), *drawn)
             totals[name] = totals.get(name, 0) + changed.sum()
-            parts.append(_to_bytes(changed.clamp(0, 1)))
+            _to_bytes(changed.contiguous().clamp_(0, 1), by_type[done : done + len(rows)])
+            done += len(rows)
     finite = torch.stack([*totals.values()]).isfinite().tolist() if totals else []  # once: an answer makes a GPU wait
     for name, is_finite in zip(totals, finite):
         if not is_finite:
             raise UserError(f"{name} returned values that are not finite")
-    return _taken(torch.cat(parts), order.argsort(), images.device)
-
-
-def _taken(values, order, device):
-    return values.index_select(0, order.to(values.device, non_blocking=True)).to(device, non_blocking=True)
+    return by_type.index_select(0, order.argsort())
 
 
 def _together(images):
@@ -285,15 +284,15 @@ def _together(images):
     return max(1, CPU_PIXELS // (images.shape[2] * images.shape[3]) if images.device.type == "cpu" else len(images))
 
 
-def _to_bytes(images):
-    """The nearest of 256 values for images (B, 3, H, W) in [0, 1], which may be overwritten."""
-    if images.device.type != "cpu":
-        return images.mul_(255).round_().byte()
-    rows = images.flatten(0, 2).numpy()
-    return torch.from_numpy(cv2.convertScaleAbs(rows, alpha=255)).view(images.shape)  # one pass for torch's four
+def _to_bytes(images, bytes_):
+    """Write the nearest of 256 values for images (B, 3, H, W) in [0, 1], which may be overwritten, to bytes_."""
+    if images.device.type == "cpu":
+        cv2.convertScaleAbs(images.flatten(0, 2).numpy(), bytes_.flatten(0, 2).numpy(), alpha=255)  # one pass
+    else:
+        bytes_.copy_(images.mul_(255).round_())
 
 
-def _distort_alike(images, name, level, direction, keys):
+def _distort_alike(name, images, level, direction, keys):
     """Images (B, 3, H, W) uint8 by one type: (B, 3, H, W) float32, not yet clipped."""
     level, direction = (values.float().view(-1, 1, 1, 1) for values in (level, direction))
     changed = DISTORTIONS[name].function(images / 255, level, direction, Draw(keys))
