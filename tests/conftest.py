@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -12,6 +14,14 @@ def pytest_configure():
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory):
+    """A folder that the tests of a module share, removed after them: runs are large."""
+    folder = tmp_path_factory.mktemp("shared")
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,11 @@ FLAGS = """--references photos --image_size 8 --train_samples 4 --val_samples 2 
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(module_folder):
     """A folder with the run 'alone', and 'halfway', which was killed in its third epoch."""
-    folder = tmp_path_factory.mktemp("runs")
-    assert faults.run(folder, "alone", FLAGS) == 0
-    assert faults.run(folder, "halfway", FLAGS, moment="in a training step", kill_at=3) == -signal.SIGKILL
-    return folder / "experiments"
+    assert faults.run(module_folder, "alone", FLAGS) == 0
+    assert faults.run(module_folder, "halfway", FLAGS, moment="in a training step", kill_at=3) == -signal.SIGKILL
+    return module_folder / "experiments"
 
 
 @pytest.fixture

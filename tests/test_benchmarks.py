@@ -41,8 +41,9 @@ def benchmark(command, folder, status=0):
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("quick")
+def quick(module_folder):
+    folder = module_folder / "quick"
+    folder.mkdir()
     benchmark("recipe.py --quick --jobs 2 --classical 200 --output results", folder)
     return folder
 
@@ -153,8 +154,9 @@ def test_arms_with_other_training_images_have_the_same_test():
 
 
 @pytest.fixture(scope="module")
-def patched(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("patched")
+def patched(module_folder):
+    folder = module_folder / "patched"
+    folder.mkdir()
     tiny = "--train_samples=16 --val_samples=4 --distortions_per_image=3 --n_clusters=3"
     benchmark(f"recipe.py --arms old_approach per_image_2 without_contrast --seeds 0 --epochs 1 --jobs 2 "
               f"--references photos --test_samples 6 --name tiny --output results --flags='{tiny}'", folder)  # fmt: skip

@@ -20,15 +20,15 @@ UNKNOWN_BELOW = -40.0
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
+def run(module_folder):
     torch.manual_seed(0)
     model, mixture = build(CONFIG)
     mixture.refit(np.random.default_rng(0).normal(size=(300, 16)), seed=0)
     mixture.unknown_below.fill_(UNKNOWN_BELOW)
-    save_checkpoint(folder / "best.pt", {"config": CONFIG, "reference_digests": [], "epoch": 4, "model": model.state_dict(),
-                                         "mixture": mixture.state_dict(), "finished": True})  # fmt: skip
-    return load_run(folder, device="cpu")
+    state = {"config": CONFIG, "reference_digests": [], "epoch": 4, "model": model.state_dict(),
+             "mixture": mixture.state_dict(), "finished": True}  # fmt: skip
+    save_checkpoint(module_folder / "best.pt", state)
+    return load_run(module_folder, device="cpu")
 
 
 @pytest.fixture

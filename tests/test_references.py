@@ -28,11 +28,10 @@ def train_val_test(source, train, val, test, data_seed=0, seed=0, size=32):
 
 
 @pytest.fixture(scope="module")
-def unsplit(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("unsplit")
-    write_images(folder / "some", 20)
-    write_images(folder / "others", 20, start=20)
-    return folder
+def unsplit(module_folder):
+    write_images(module_folder / "some", 20)
+    write_images(module_folder / "others", 20, start=20)
+    return module_folder
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])

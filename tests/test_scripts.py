@@ -43,13 +43,12 @@ def log_of(folder, name):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(module_folder):
     """A folder with one trained and tested run called 'tiny'."""
-    folder = tmp_path_factory.mktemp("workplace")
-    train(folder, "tiny")
-    output, _ = script("test_with_viz.py --experiment experiments/tiny --test_samples 10", folder)
-    (folder / "test_output.txt").write_text(output)
-    return folder
+    train(module_folder, "tiny")
+    output, _ = script("test_with_viz.py --experiment experiments/tiny --test_samples 10", module_folder)
+    (module_folder / "test_output.txt").write_text(output)
+    return module_folder
 
 
 def test_a_run_leaves_what_its_readme_says(workplace):

@@ -41,10 +41,9 @@ def run(script, folder):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("timings")
-    run(f"train_with_distortions.py --experiment_name tiny {TINY}", folder)
-    return folder
+def workplace(module_folder):
+    run(f"train_with_distortions.py --experiment_name tiny {TINY}", module_folder)
+    return module_folder
 
 
 def test_the_median_round_is_told_and_the_first_is_not_counted():
