@@ -23,6 +23,7 @@ import train_with_distortions as script
 import training
 from errors import UserError
 from metrics import cluster_measures
+from models import quality_net
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = 2
@@ -90,6 +91,12 @@ class Stop(Exception):
     pass
 
 
+def random_filters():
+    """A stem without the symmetric filters: on smooth images their answers tie in max-pool, where rounding decides which
+    pixels the gradient comes from (in float32 it moves the stem's by 4 % from float64's)."""
+    return patch.object(quality_net, "start_from_cosines", lambda weight: None)
+
+
 def gradients_of_first_step(folder):
     """What the optimizer meets in the first step of the script, by parameter."""
     met = {}
@@ -105,8 +112,9 @@ def gradients_of_first_step(folder):
         return state
 
     flags = f"--experiment_name first_{ranks.count()} {TINY}".split()
-    with contextlib.chdir(folder), patch.object(script, "start_training", start), contextlib.suppress(Stop):
-        script.main(script.parse_args(flags))
+    with random_filters(), contextlib.chdir(folder), contextlib.suppress(Stop):
+        with patch.object(script, "start_training", start):
+            script.main(script.parse_args(flags))
     return met
 
 
@@ -115,7 +123,7 @@ def test_the_first_gradients_of_two_processes_are_those_of_one(tmp_path):
     assert len(alone) > 60
     for shared in in_two_processes(partial(gradients_of_first_step, tmp_path), tmp_path):
         for name, gradient in alone.items():
-            assert (shared[name] - gradient).norm() <= 2e-3 * gradient.norm(), name
+            assert (shared[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
 def run(folder, name):
@@ -135,8 +143,8 @@ def run(folder, name):
         return cluster_measures(found, *others)
 
     flags = f"--experiment_name {name} {TINY} --lr 1e-4".split()
-    with contextlib.chdir(folder), patch.object(training, "Muon", descent), patch.object(script, "refit", refit):
-        with patch.object(training, "cluster_measures", measure):
+    with random_filters(), contextlib.chdir(folder), patch.object(training, "Muon", descent):
+        with patch.object(script, "refit", refit), patch.object(training, "cluster_measures", measure):
             script.main(script.parse_args(flags))
     return mixtures, clusters
 
