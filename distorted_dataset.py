@@ -28,6 +28,7 @@ from distortions import (
 )
 from draws import FIXED, PARTS, Draw, make_key
 from errors import UserError
+from pixels import from_interleaved, interleaved
 from plots import plot_distortion_examples, plot_pair
 
 __all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "Labels", "apply_distortion"]
@@ -148,20 +149,23 @@ class DistortedImageDataset:
     def _references(self, indices, device="cpu"):
         """(B, 3, H, W) uint8 on the device: what these images start from."""
         labels = self.labels
-        images = self._copied(labels.reference[indices], device)
+        pixels = self._copied(labels.reference[indices], device)
         joined = labels.seam[indices].nonzero()[:, 0]
         if len(joined):
             seams = labels.seam[indices[joined]].to(device)
-            replaced = torch.arange(images.shape[3], device=device) < seams[:, None] * images.shape[3]  # (J, W)
+            replaced = torch.arange(pixels.shape[2], device=device) < seams[:, None] * pixels.shape[2]  # (J, W)
             neighbours, joined = self._copied(labels.neighbour[indices[joined]], device), joined.to(device)
-            images[joined] = torch.where(replaced[:, None, None], neighbours, images[joined])
-        orientation = labels.orientation[indices].to(device)
-        for bit, turned in ((1, lambda x: x.flip(3)), (2, lambda x: x.flip(2)), (4, lambda x: x.transpose(2, 3))):
-            images = torch.where((orientation & bit > 0)[:, None, None, None], turned(images), images)
-        return images
+            pixels[joined] = torch.where(replaced[:, None, :, None], neighbours, pixels[joined])
+        orientation = labels.orientation[indices]
+        for bit, turned in ((1, lambda x: x.flip(2)), (2, lambda x: x.flip(1)), (4, lambda x: x.transpose(1, 2))):
+            left = orientation & bit == 0
+            if not left.all():
+                pixels = torch.where(left.to(device)[:, None, None, None], pixels, turned(pixels))
+        return from_interleaved(pixels)
 
     def _copied(self, references, device):
-        return self.references.images[references].to(device, non_blocking=True)
+        """(B, H, W, 3) on the device."""
+        return interleaved(self.references.images[references]).to(device, non_blocking=True)
 
     def _draw_labels(self, epoch):
         count, variants = len(self.references), self.variants

@@ -4,7 +4,8 @@ A distortion is a pure function of a batch, on the batch's device:
 
     f(images (B, 3, H, W) float32 in [0, 1], level (B, 1, 1, 1) in [0, 1], direction (B, 1, 1, 1) of −1 or +1, draw)
 
-It returns images of the same shape; `distort` clips them and rounds them to 8 bits. Height and width are 8 or more.
+It returns images of the same shape; `distort` clips them and rounds them to 8 bits. Under `@on_bytes` images come as
+uint8, interleaved in memory (pixels.py), and are given back as such. Height and width are 8 or more.
 `draw` (draws.Draw) gives its free draws. To add one, write it at the end of this file under `@distortion`: the command
 lines, the example figure and the tests find it in DISTORTIONS by its name.
 
@@ -15,7 +16,7 @@ quality of 60 is as bad for one type as for another.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 
 import cv2
 import numpy as np
@@ -25,14 +26,24 @@ from PIL import Image
 
 from draws import Draw, make_key
 from errors import UserError
-from filters import filter_each
+from filters import filter_each, filter_separably, motion_kernel, pixelate
 from jpeg import jpeg_round_trip
+from pixels import (
+    add_noise,
+    channel_means,
+    from_interleaved,
+    interleaved,
+    map_values,
+    mix_channels,
+    put,
+    to_bytes,
+)
 from rgb import to_rgb
 
 PRISTINE = "pristine"
 MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
 MIN_SIDE = 8  # pixels
-CPU_PIXELS = 2**17  # a CPU distorts images of one type together up to this many pixels, to stay near its cache
+CPU_PIXELS = 2**18  # a CPU distorts images of one type together up to this many pixels, to stay near its cache
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -41,6 +52,7 @@ class Distortion:
     function: Callable
     worst_quality: float  # 0–100, at level 1
     directions: tuple[str, ...]  # names of directions −1 and +1, or empty
+    on_bytes: bool = False  # takes and gives uint8
 
 
 DISTORTIONS: dict[str, Distortion] = {}
@@ -50,104 +62,124 @@ def distortion(worst_quality, directions=()):
     """Register the decorated function under its name."""
 
     def register(function):
-        DISTORTIONS[function.__name__] = Distortion(function, worst_quality, directions)
+        bytewise = getattr(function, "on_bytes", False)
+        DISTORTIONS[function.__name__] = Distortion(function, worst_quality, directions, bytewise)
         return function
 
     return register
 
 
+def on_bytes(function):
+    """Mark a distortion that takes and gives uint8 in place of float32; below `@distortion`."""
+    function.on_bytes = True
+    return function
+
+
 def per_image(function):
     """Lift f(image (H, W, 3) uint8, level, direction, draw) → image, which handles one image, to a batch."""
 
+    @on_bytes
+    @wraps(function)
     def batch_function(images, level, direction, draw):
-        arrays = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        levels, directions = level.flatten().tolist(), direction.flatten().tolist()
-        outputs = [function(arrays[i].copy(), levels[i], directions[i], draw.image(i)) for i in range(len(arrays))]
-        return torch.from_numpy(np.stack(outputs)).permute(0, 3, 1, 2).to(images) / 255
+        pixels, levels, directions = interleaved(images).cpu().numpy(), level.flatten(), direction.flatten()
+        how = zip(levels.tolist(), directions.tolist(), map(draw.image, range(len(pixels))))
+        outputs = [function(image.copy(), *one) for image, one in zip(pixels, how)]
+        return from_interleaved(torch.from_numpy(np.stack(outputs)).to(images.device))
 
-    batch_function.__name__, batch_function.__doc__ = function.__name__, function.__doc__
     return batch_function
 
 
 def interpolate(level, *nodes):
     """Piecewise linear between the values at levels 0, 0.2, 0.4, 0.6, 0.8 and 1."""
-    nodes = _on_device(nodes, level.device)
-    position = level * (len(nodes) - 1)
-    left = position.floor().clamp(0, len(nodes) - 2).long()
-    part = position - left
-    return nodes[left] * (1 - part) + nodes[left + 1] * part
+    starts, bends = _bends(nodes, level.device)
+    return nodes[0] + ((level - starts).clamp_(min=0) * bends).sum(-1, keepdim=True)
+
+
+@cache
+def _bends(nodes, device):
+    """Where each piece starts, and how much steeper it is than the one before, both (5,)."""
+    starts, slopes = torch.linspace(0, 1, len(nodes)), torch.tensor(nodes).diff() * (len(nodes) - 1)
+    return starts[:-1].to(device), slopes.diff(prepend=torch.zeros(1)).to(device)
 
 
 @cache
 def _on_device(values, device):
-    return torch.tensor(values, dtype=torch.float32, device=device)
+    return torch.tensor(values, device=device)  # once: a copy to a GPU waits for it
+
+
+def grey_levels(images):
+    return torch.arange(256.0, device=images.device)
 
 
 # The default eight. Their tables are frozen: stronger distortions would buy every score.
 
 
 @distortion(worst_quality=40)
+@on_bytes
 def gaussian_blur(images, level, direction, draw):
-    """A Gaussian kernel, sampled at whole pixels."""
-    sigma = interpolate(level, 0, 0.60, 0.77, 0.945, 1.34, 1.83).clamp(min=1e-3)  # pixels
-    weights = torch.exp(-((torch.arange(-7, 8, device=images.device) / sigma) ** 2) / 2)  # (B, 1, 1, 15)
-    weights = weights / weights.sum(3, keepdim=True)
-    return filter_each(filter_each(images, weights.mT, "reflect"), weights, "reflect")
+    """A Gaussian kernel, sampled at whole pixels up to four sigma."""
+    sigma = interpolate(level, 0, 0.60, 0.77, 0.945, 1.34, 1.83).clamp(min=1e-3).view(-1, 1)  # pixels
+    distance = torch.arange(-7, 8, device=images.device).abs() / sigma  # (B, 15)
+    weights = torch.exp(-(distance**2) / 2) * (distance <= 4)
+    return filter_separably(images, weights / weights.sum(1, keepdim=True), "reflect")
 
 
 @distortion(worst_quality=35)
+@on_bytes
 def motion_blur(images, level, direction, draw):
     """The mean along a straight path at a free angle, centred, so that the image does not move."""
-    reach = (interpolate(level, 1, 2.08, 2.97, 3.86, 5.37, 8.67) - 1) / 2  # pixels to either side
-    angle = draw.uniform(0, torch.pi)
-    x = torch.arange(-4, 5, device=images.device)  # of the kernel's pixels
-    y = x[:, None]
-    along = (x * angle.cos() + y * angle.sin()).clamp(-reach, reach)  # nearest point of the path
-    distance = ((x - along * angle.cos()) ** 2 + (y - along * angle.sin()) ** 2).sqrt()
-    weights = (1 - distance).clamp(min=0)  # (B, 1, 9, 9)
-    return filter_each(images, weights / weights.sum((2, 3), keepdim=True), "replicate")
+    length = interpolate(level, 1, 2.08, 2.97, 3.86, 5.37, 8.67)  # pixels
+    return filter_each(images, motion_kernel(length[:, 0], draw.uniform(0, torch.pi)[:, 0]), "replicate")
 
 
 @distortion(worst_quality=30)
+@on_bytes
 def gaussian_noise(images, level, direction, draw):
     """White noise, independent in each channel."""
     deviation = interpolate(level, 0, 6.8, 11.4, 16.9, 27.2, 45)  # grey levels
-    return draw.normal_like(images).mul_(deviation / 255).add_(images)
+    return add_noise(images, draw.normal_like(interleaved(images)).mul_(deviation))
 
 
 @distortion(worst_quality=20)
+@on_bytes
 def jpeg_compression(images, level, direction, draw):
     """Baseline JPEG with 4:2:0 chroma; level 0 is not coded."""
-    setting = interpolate(level, 100, 26, 18, 12, 7, 3).round()
-    return jpeg_round_trip(images, setting).lerp_(images, (level == 0).float())
+    setting = interpolate(level, 100, 26, 18, 12, 7, 3).round() * (level > 0)
+    return jpeg_round_trip(images, setting.flatten())
 
 
 @distortion(worst_quality=50, directions=("under", "over"))
+@on_bytes
 def color_saturation(images, level, direction, draw):
     """Chroma scaled about each pixel's luma."""
     under = interpolate(level, 1, 0.857, 0.721, 0.585, 0.449, 0.27)
     over = interpolate(level, 1, 1.32, 1.66, 2.00, 2.63, 3.63)
-    return luma(images).lerp(images, torch.where(direction < 0, under, over))
+    factor = torch.where(direction < 0, under, over)[:, 0]  # (B, 1, 1)
+    luma = _on_device(LUMA, images.device).expand(3, 3)
+    return mix_channels(images, luma.lerp(torch.eye(3, device=images.device), factor))
 
 
 @distortion(worst_quality=50, directions=("low", "high"))
+@on_bytes
 def contrast(images, level, direction, draw):
     """Values scaled about the image's mean luma."""
     low = interpolate(level, 1, 0.85, 0.70, 0.55, 0.40, 0.25)
     high = interpolate(level, 1, 1.16, 1.32, 1.48, 1.64, 1.80)
-    factor = torch.where(direction < 0, low, high)
-    # k/255 is a whole multiple of 2**-32 in float32, so that float64 sums an image exactly, in any order.
-    mean = luma(images.mean((2, 3), keepdim=True, dtype=torch.float64)).float()
-    return (images * factor).add_(mean * (1 - factor))
+    factor = torch.where(direction < 0, low, high).view(-1, 1)
+    mean = (channel_means(images) * _on_device(LUMA, images.device)).sum(1, keepdim=True).float()
+    return map_values(images, mean + factor * (grey_levels(images) - mean))
 
 
 @distortion(worst_quality=55, directions=("dark", "bright"))
+@on_bytes
 def brightness(images, level, direction, draw):
     """One shift for all pixels."""
-    return images + direction * interpolate(level, 0, 27, 42, 56, 71, 87) / 255  # grey levels
+    shift = direction * interpolate(level, 0, 27, 42, 56, 71, 87)  # grey levels
+    return map_values(images, grey_levels(images) + shift.view(-1, 1))
 
 
 @distortion(worst_quality=35)
+@on_bytes
 def pixelation(images, level, direction, draw):
     """Square blocks of a fractional side: each is averaged, then shown by the pixels whose centres it holds.
 
@@ -155,31 +187,11 @@ def pixelation(images, level, direction, draw):
     harm would not grow steadily with the level.
     """
     side = interpolate(level, 1, 1.10, 1.22, 1.45, 2.00, 2.75)  # pixels
-    blocks = images
-    for dim in (2, 3):
-        blocks = _block_means(blocks, side, side * draw.uniform(), dim)
-    return blocks.lerp_(images, (level == 0).float())
+    origins = (side * draw.uniform() * (level > 0) for _ in range(2))
+    return pixelate(images, side.flatten(), *(origin.flatten() for origin in origins))
 
 
 DISTORTION_TYPES = tuple(DISTORTIONS)
-
-
-def _block_means(images, side, origin, dim):
-    """Along one dimension: for each pixel the mean of its block, which ends at most three pixels to either side."""
-    size, reach = images.shape[dim], 3
-    if images.device.type == "cpu":  # a GPU would wait for the answer
-        reach = int(side.max() + 0.6)  # what is left out has no share: a block ends within side + 0.5 of a pixel's edge
-    pixel = torch.arange(size, device=images.device).view((-1, 1) if dim == 2 else (1, -1))
-    start = ((pixel + 0.5 - origin) / side).floor() * side + origin  # where a pixel's block begins
-    start, end = start.clamp(min=0), (start + side).clamp(max=size)
-    source = pixel + torch.arange(-reach, reach + 1, device=images.device).view(-1, 1, 1, 1, 1)  # the first: of steps
-    shares = (torch.minimum(source + 1, end) - torch.maximum(source, start)).clamp(min=0) / (end - start)
-    means = images * shares[reach]
-    for step in (*range(-reach, 0), *range(1, reach + 1)):
-        share, inside = shares[reach + step], size - abs(step)
-        mean, weight = (values.narrow(dim, max(0, -step), inside) for values in (means, share))
-        mean.addcmul_(images.narrow(dim, max(0, step), inside), weight)
-    return means
 
 
 # More, chosen by name. People's opinion of these is not in KADID-10k: their qualities are our judgement.
@@ -241,12 +253,6 @@ def chromatic_aberration(images, level, direction, draw):
     return torch.where(level > 0, torch.cat([red, images[:, 1:2], blue], dim=1), images)
 
 
-def luma(images):
-    """(B, 1, H, W), Rec. 601."""
-    red, green, blue = images.split(1, dim=1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-
-
 def quality_of(distortion_type, level):
     """Quality 0–100, higher is better, that a level (0–1, number or array) of a type leaves."""
     return 100 - (100 - DISTORTIONS[distortion_type].worst_quality) * level
@@ -258,25 +264,21 @@ def distort(images, types, label, level, direction, keys):
     images (B, 3, H, W) uint8; types: names; label (B,) int64 indexes them, −1 leaves an image as it is;
     level (B,) in [0, 1]; direction (B,) of −1 or +1; keys (B,) int64. Returns (B, 3, H, W) uint8 on images' device.
     """
-    order, counts = label.argsort(), torch.bincount(label + 1, minlength=len(types) + 1).tolist()
+    pixels, order = interleaved(images), label.argsort()
+    counts = torch.bincount(label + 1, minlength=len(types) + 1).tolist()
     drawn = (values.index_select(0, order.to(values.device)) for values in (level, direction, keys))
     order, *drawn = (values.to(images.device, non_blocking=True) for values in (order, *drawn))
-    unchanged, *of_types = zip(*(values.split(counts) for values in (order, *drawn)))
-    by_type, done, totals = torch.empty(images.shape, dtype=torch.uint8, device=images.device), counts[0], {}
-    by_type[:done] = images.index_select(0, unchanged[0])
+    (unchanged, *_), *of_types = zip(*(values.split(counts) for values in (order, *drawn)))
+    output, totals = torch.empty_like(pixels), {}
+    put(pixels.index_select(0, unchanged), output, unchanged)
     for name, of_type in zip(types, of_types):
         for rows, *drawn in zip(*(values.split(_together(images)) for values in of_type)):
-            if len(rows) == 0:
-                continue
-            changed = _distort_alike(name, images.index_select(0, rows), *drawn)
-            totals[name] = totals.get(name, 0) + changed.sum()
-            _to_bytes(changed.contiguous().clamp_(0, 1), by_type[done : done + len(rows)])
-            done += len(rows)
-    finite = torch.stack([*totals.values()]).isfinite().tolist() if totals else []  # once: an answer makes a GPU wait
-    for name, is_finite in zip(totals, finite):
-        if not is_finite:
-            raise UserError(f"{name} returned values that are not finite")
-    return by_type.index_select(0, order.argsort())
+            if len(rows):
+                changed, total = _distort_alike(name, from_interleaved(pixels.index_select(0, rows)), *drawn)
+                put(interleaved(changed), output, rows)
+                totals[name] = totals.get(name, 0) + total
+    _refuse_not_finite(totals)
+    return from_interleaved(output)
 
 
 def _together(images):
@@ -284,21 +286,29 @@ def _together(images):
     return max(1, CPU_PIXELS // (images.shape[2] * images.shape[3]) if images.device.type == "cpu" else len(images))
 
 
-def _to_bytes(images, bytes_):
-    """Write the nearest of 256 values for images (B, 3, H, W) in [0, 1], which may be overwritten, to bytes_."""
-    if images.device.type == "cpu":
-        cv2.convertScaleAbs(images.flatten(0, 2).numpy(), bytes_.flatten(0, 2).numpy(), alpha=255)  # one pass
-    else:
-        bytes_.copy_(images.mul_(255).round_())
-
-
 def _distort_alike(name, images, level, direction, keys):
-    """Images (B, 3, H, W) uint8 by one type: (B, 3, H, W) float32, not yet clipped."""
+    """Images (B, 3, H, W) uint8 by one type, as bytes, and a number that is not finite where some of their values had not
+    been before."""
+    kind = DISTORTIONS[name]
     level, direction = (values.float().view(-1, 1, 1, 1) for values in (level, direction))
-    changed = DISTORTIONS[name].function(images / 255, level, direction, Draw(keys))
+    given = images if kind.on_bytes else (images / 255).contiguous()
+    changed = kind.function(given, level, direction, Draw(keys))
     if changed.shape != images.shape:
         raise UserError(f"{name} returned shape {tuple(changed.shape)}, expected {tuple(images.shape)}")
-    return changed
+    if kind.on_bytes:
+        if changed.dtype != torch.uint8:
+            raise UserError(f"{name} returned {changed.dtype}, expected uint8")
+        return changed, 0
+    return from_interleaved(to_bytes(interleaved(changed.float() * 255))), changed.sum()
+
+
+def _refuse_not_finite(totals):
+    """Raise UserError for a type whose total is not finite."""
+    totals = {name: total for name, total in totals.items() if isinstance(total, torch.Tensor)}
+    finite = torch.stack([*totals.values()]).isfinite().tolist() if totals else []  # once: an answer makes a GPU wait
+    for name, is_finite in zip(totals, finite):
+        if not is_finite:
+            raise UserError(f"{name} returned values that are not finite")
 
 
 def apply_distortion(image, distortion_type, level, direction=None, seed=0):

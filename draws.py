@@ -6,8 +6,9 @@ for any batch size, order or number of workers, and any single image can be made
 """
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 
+import numpy as np
 import torch
 
 PARTS = ("train", "val", "test")
@@ -20,8 +21,18 @@ def _signed(word):
 
 _STEP = _signed(0x9E3779B97F4A7C15)
 _CALL = _signed(0xD1B54A32D192ED03)
-_MIX_1 = _signed(0xBF58476D1CE4E5B9)
-_MIX_2 = _signed(0x94D049BB133111EB)
+_MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def mix(x):
+    """Scramble int64 words so that every input bit reaches every output bit; overflow wraps on purpose."""
+    return _mix_in_numpy(x) if x.device.type == "cpu" else _mix_in_torch(x)
+
+
+def _mix_in_torch(x):
+    x = _shift_right(x, 30).bitwise_xor_(x).mul_(_signed(_MIX_1))
+    x = _shift_right(x, 27).bitwise_xor_(x).mul_(_signed(_MIX_2))
+    return _shift_right(x, 31).bitwise_xor_(x)
 
 
 def _shift_right(x, bits):
@@ -29,11 +40,15 @@ def _shift_right(x, bits):
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def mix(x):
-    """Scramble int64 words so that every input bit reaches every output bit; overflow wraps on purpose."""
-    x = _shift_right(x, 30).bitwise_xor_(x).mul_(_MIX_1)
-    x = _shift_right(x, 27).bitwise_xor_(x).mul_(_MIX_2)
-    return _shift_right(x, 31).bitwise_xor_(x)
+def _mix_in_numpy(x):
+    """The same in unsigned words, which torch cannot shift: in less than half the time."""
+    x = x.numpy().view(np.uint64)
+    shifted = np.empty_like(x)
+    x = np.bitwise_xor(x, np.right_shift(x, np.uint64(30), out=shifted), out=np.empty_like(x))
+    for factor, bits in ((_MIX_1, 27), (_MIX_2, 31)):
+        np.multiply(x, np.uint64(factor), out=x)
+        np.bitwise_xor(x, np.right_shift(x, np.uint64(bits), out=shifted), out=x)
+    return torch.from_numpy(x.view(np.int64))
 
 
 def make_key(*fields):
@@ -60,8 +75,7 @@ class Draw:
         """(B, n) int64, all 64 bits random."""
         self.calls += 1
         stream = mix(self.keys + _signed(self.calls * _CALL & (1 << 64) - 1))
-        counter = torch.arange(1, n + 1, device=self.keys.device) * _STEP
-        return mix(stream[:, None] + counter)
+        return mix(stream[:, None] + _counter(n, self.keys.device))
 
     def uniform(self, low=0.0, high=1.0):
         """(B, 1, 1, 1) float32 in [low, high)."""
@@ -103,6 +117,12 @@ class ImageDraw:
     def normal_like(self, image):
         """Standard normals in the shape of the image, float32."""
         return self.draw.normal_like(torch.empty((1, *image.shape))).numpy()[0]
+
+
+@lru_cache(maxsize=8)
+def _counter(n, device):
+    """(n,) int64."""
+    return torch.arange(1, n + 1, device=device) * _STEP
 
 
 @cache

@@ -1,28 +1,107 @@
-"""Filters for a batch in which each image has a kernel of its own."""
+"""Filters for a batch of bytes in which each image has a kernel of its own."""
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-OPENCV_PIXELS = 48**2  # from here on a CPU filters plane by plane; below, the calls would cost more than the work
+from pixels import each_on_cpu, from_interleaved, interleaved, one_by_one, to_bytes
+
+REACH = 3  # pixels from one to the farthest that its block holds
+TILE = 32  # pixels of a long side that are summed together
 BORDERS = {"replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}  # a mode of F.pad: OpenCV's
 
 
+def motion_kernel(length, angle):
+    """(B, 9, 9): the share that each pixel around a point has in the mean along a path of this length, pixels, and angle,
+    radians; both (B, 1, 1)."""
+    reach = (length - 1) / 2  # to either side
+    x = torch.arange(-4, 5, device=length.device)
+    y = x[:, None]
+    along = (x * angle.cos() + y * angle.sin()).clamp(-reach, reach)  # nearest point of the path
+    distance = ((x - along * angle.cos()) ** 2 + (y - along * angle.sin()) ** 2).sqrt()
+    weights = (1 - distance).clamp(min=0)
+    return weights / weights.sum((1, 2), keepdim=True)
+
+
 def filter_each(images, kernels, border):
-    """Image i of images (B, C, H, W) correlated with kernel i of kernels (B, 1, h, w), of odd sides; border is one of
-    BORDERS."""
-    if images.device.type == "cpu" and images[0, 0].numel() >= OPENCV_PIXELS:
-        return _filter_planes(images, kernels, border)
-    channels, (above, beside) = images.shape[1], (side // 2 for side in kernels.shape[2:])
+    """Image i of images (B, 3, H, W) uint8 correlated with kernel i of kernels (B, h, w), of odd sides, float32."""
+    if one_by_one(images):
+
+        def correlate(image, kernel, into):
+            cv2.filter2D(image, -1, kernel, into, borderType=BORDERS[border])
+
+        return each_on_cpu(images, correlate, kernels.numpy())
+    return _rounded(_correlate(images.float(), kernels, border))
+
+
+def filter_separably(images, kernels, border):
+    """Image i of images (B, 3, H, W) uint8 correlated with row i of kernels (B, taps), odd, symmetric, float32,
+    positive up to a reach and 0 beyond, along its columns and along its rows; rounded once, at the end."""
+    if not one_by_one(images):
+        columns = _correlate(images.float(), kernels[:, :, None], border)
+        return _rounded(_correlate(columns, kernels[:, None], border))
+    middle = kernels.shape[1] // 2
+    reaches = (kernels[:, middle:] > 0).sum(1) - 1  # taps of weight 0 take as long as others
+    values = np.empty((*images.shape[2:], 3), np.float32)  # for bytes OpenCV would round the kernel to 256ths
+
+    def filter_one(image, kernel, reach, into):
+        taps = kernel[middle - reach : middle + reach + 1]
+        cv2.sepFilter2D(image, cv2.CV_32F, taps, taps, values, borderType=BORDERS[border])
+        cv2.convertScaleAbs(values, into)
+
+    return each_on_cpu(images, filter_one, kernels.numpy(), reaches.tolist())
+
+
+def pixelate(images, side, down, across):
+    """Images (B, 3, H, W) uint8 in square blocks of a side of up to REACH pixels: each is averaged, then shown by the
+    pixels whose centres it holds. down, across: where the grid begins; these and side (B,), float32, in pixels.
+
+    Blocks begin at whole 64ths of a pixel. So the sums fit float32's 24 bits: they are exact, in any order (on a GPU
+    while TensorFloat-32 is off, as torch has it).
+    """
+    height, width = images.shape[2:]
+    columns, widths = _overlaps(side, across, width)
+    rows, heights = _overlaps(side, down, height)
+    with torch.autocast(images.device.type, enabled=False):
+        sums = _block_sums(images.float(memory_format=torch.contiguous_format).flatten(1, 2), columns)
+        sums = _block_sums(sums.unflatten(2, (3, height)).flatten(1, 2), rows)  # (B, H, W · 3)
+    shares = (1 / heights)[:, :, None] * (1 / widths).repeat_interleave(3, dim=1)[:, None]
+    return from_interleaved(to_bytes(sums.mul_(shares).unflatten(2, (width, 3))))
+
+
+def _overlaps(side, origin, size):
+    """(B, tiles, T, K): how much of each of K pixels is in the block that pixel t of a tile shows, and (B, size): that
+    block's length inside the image. One tile of the whole size sees all of it, others REACH pixels to either side."""
+    side, origin = side[:, None], origin[:, None]
+    tile, reach = (size, 0) if size <= 2 * TILE else (TILE, REACH)
+    pixel = torch.arange(-(-size // tile) * tile, device=side.device)
+    block = ((pixel + 0.5 - origin) / side).floor()
+    start, end = (((edge * side + origin) * 64).round() / 64 for edge in (block, block + 1))
+    start, end = start.clamp(0, size), end.clamp(0, size)
+    source = pixel.view(-1, tile)[:, :1] + torch.arange(-reach, tile + reach, device=side.device)  # (tiles, K)
+    starts, ends = (edge.view(len(side), -1, tile, 1) for edge in (start, end))
+    shared = torch.minimum(source[:, None] + 1, ends) - torch.maximum(source[:, None], starts)
+    return shared.clamp_(min=0), (end - start)[:, :size]
+
+
+def _block_sums(values, overlaps):
+    """values (B, M, N) summed along N under overlaps (B, tiles, T, K), and turned: (B, N, M)."""
+    size, (tiles, tile, near) = values.shape[2], overlaps.shape[1:]
+    if tiles == 1:
+        return overlaps[:, 0] @ values.mT
+    values = F.pad(values, (REACH, tiles * tile - size + REACH)).unfold(2, near, tile)  # (B, M, tiles, K)
+    return (overlaps @ values.permute(0, 2, 3, 1)).flatten(1, 2)[:, :size]
+
+
+def _correlate(images, kernels, border):
+    """All images (B, C, H, W) float32 in one convolution with a group a plane."""
+    channels, (above, beside) = images.shape[1], (side // 2 for side in kernels.shape[1:])
     planes = F.pad(images, (beside, beside, above, above), mode=border).flatten(0, 1)[None]
     with torch.autocast(images.device.type, enabled=False):  # the caller may train in bfloat16
-        filtered = F.conv2d(planes, kernels.repeat_interleave(channels, dim=0), groups=planes.shape[1])
-    return filtered.view(images.shape)
+        kernels = kernels[:, None].repeat_interleave(channels, dim=0)
+        return F.conv2d(planes, kernels, groups=planes.shape[1]).view(images.shape)
 
 
-def _filter_planes(images, kernels, border):
-    filtered = torch.empty_like(images)
-    for image, kernel, output in zip(images.numpy(), kernels[:, 0].numpy(), filtered.numpy()):
-        for plane, into in zip(image, output):
-            cv2.filter2D(plane, -1, kernel, dst=into, borderType=BORDERS[border])
-    return filtered
+def _rounded(images):
+    return from_interleaved(to_bytes(interleaved(images)))

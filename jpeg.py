@@ -1,16 +1,18 @@
-"""What baseline JPEG with 4:2:0 chroma does to pixels, for a batch of images on any device.
+"""What baseline JPEG with 4:2:0 chroma does to pixels: on a CPU libjpeg itself, on a GPU the same for a whole batch.
 
-Entropy coding is lossless, so it is left out; every step that rounds is here, as in ITU-T T.81 and the JFIF
-specification, with libjpeg's choices where the standard leaves one (4:2:0 averaging, triangle upsampling).
-All values are whole multiples of a power of two that fit float32's 24 bits, or float64's 53 in the transforms, so
-that sums are exact in any order: an image's result depends on neither its batch nor its device.
+Entropy coding is lossless, so `emulate` leaves it out; every step that rounds is in it, as in ITU-T T.81 and the JFIF
+specification, with libjpeg's choices where the standard leaves one (its integer transform, 4:2:0 averaging, triangle
+upsampling). All values are whole multiples of a power of two that fit float32's 24 bits, or float64's 53 in the
+transforms, so that sums are exact in any order, and every byte is libjpeg's.
 """
 
-import math
 from functools import cache
 
+import cv2
 import torch
 import torch.nn.functional as F
+
+from pixels import each_on_cpu, one_by_one
 
 # ITU-T T.81, annex K: the quantisation tables at quality setting 50.
 _LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
@@ -18,7 +20,16 @@ _LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13,
          49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99)  # fmt: skip
 _CHROMA = (17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99,
            47, 66, 99, 99, 99, 99, 99, 99, *(99,) * 32)  # fmt: skip
-_DCT_SCALE = 2**19  # two passes: 38 bits after the point, and 14 before it, in float64's 53
+# libjpeg's transform of 8 values, √8 times the orthonormal DCT-II, with 13 bits after the point: what comes of the flow
+# graph by Loeffler, Ligtenberg and Moschytz ("Practical fast 1-D DCT algorithms with 11 multiplications", ICASSP 1989)
+# where each of its constants is rounded.
+_DCT = ((8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192), (11363, 9633, 6437, 2260, -2260, -6437, -9633, -11363),
+        (10703, 4433, -4433, -10703, -10703, -4433, 4433, 10703), (9633, -2259, -11362, -6436, 6436, 11362, 2259, -9633),
+        (8192, -8192, -8192, 8192, 8192, -8192, -8192, 8192), (6437, -11362, 2261, 9633, -9633, -2261, 11362, -6437),
+        (4433, -10704, 10704, -4433, -4433, 10704, -10704, 4433),
+        (2260, -6436, 9633, -11363, 11363, -9633, 6436, -2260))  # fmt: skip
+# Bits that are rounded off after each of the two passes.
+_FORWARD_BITS, _BACK_BITS = (11, 15), (11, 18)
 # JFIF's colour weights in 16-bit fixed point.
 _FIXED = 2**16
 _Y, _CB, _CR = (19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329)
@@ -26,13 +37,29 @@ _RED_FROM_CR, _BLUE_FROM_CB, _GREEN_FROM_CB, _GREEN_FROM_CR = 91881, 116130, -22
 
 
 def jpeg_round_trip(images, setting):
-    """Encode and decode. images (B, 3, H, W) float32 in [0, 1]; setting (B, 1, 1, 1), whole, 1 (worst) to 100."""
+    """Encode and decode images (B, 3, H, W) uint8; setting (B,), whole, 1 (worst) to 100, or 0: left as it is."""
+    if one_by_one(images):
+        return each_on_cpu(images, _round_trip, setting.int().tolist())
+    return torch.where(setting.view(-1, 1, 1, 1) > 0, emulate(images, setting.clamp(min=1)), images)
+
+
+def _round_trip(image, setting, into):
+    if setting == 0:
+        into[:] = image
+        return
+    sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+    file = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, setting, *sampling))
+    cv2.cvtColor(cv2.imdecode(file[1], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB, into)
+
+
+def emulate(images, setting):
+    """The same, by tensor arithmetic, on any device; setting from 1 on."""
     height, width = images.shape[2:]
-    luma, chroma = _to_ycbcr((images * 255).round_())
+    luma, chroma = _to_ycbcr(images.float().contiguous())
     luma = _code(luma, _table(_LUMA, setting))
     chroma = _code(_subsample(chroma), _table(_CHROMA, setting))
     chroma = _upsample(chroma[..., : (width + 1) // 2])[:, :, :height, :width]
-    return _to_rgb(luma, chroma).div_(255)
+    return _to_rgb(luma, chroma).byte()
 
 
 def _table(base, setting):
@@ -47,26 +74,28 @@ def _code(planes, table):
     batch, _, height, width = planes.shape
     planes = _replicate(planes, -height % 8, -width % 8)
     blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).permute(3, 5, 0, 1, 2, 4)  # (8, 8, B, C, rows, columns)
-    flat, dct = blocks.reshape(8, 8, -1), _dct_matrix(planes.device)
-    coefficients = _transform(flat, dct).view(8, 8, batch, -1)  # in eighths, as libjpeg keeps them
-    sizes = coefficients.abs().add_(4 * table).div_(8 * table).floor_().mul_(table / 8)
-    flat = _transform(sizes.copysign_(coefficients).view(8, 8, -1), dct.T).clamp_(-128, 127)
+    flat, dct = blocks.reshape(8, 8, -1).double(), _constant(_DCT, planes.device).double()
+    across, down = _FORWARD_BITS
+    coefficients = _down(_across(flat, dct, across), dct, down).float().view(8, 8, batch, -1)  # in eighths
+    sizes = coefficients.abs().add_(4 * table).div_(8 * table).floor_().mul_(table)
+    down, across = _BACK_BITS
+    flat = _across(_down(sizes.copysign_(coefficients).view(8, 8, -1).double(), dct.T, down), dct.T, across)
+    flat = flat.clamp_(-128, 127).float()
     return flat.view(blocks.shape).permute(2, 3, 4, 0, 5, 1).reshape(planes.shape)[:, :, :height, :width]
 
 
-def _transform(blocks, matrix):
-    """Both dimensions of blocks (8, 8, N) under the matrix, rounded."""
-    rows = (matrix @ blocks.double().flatten(1)).view(blocks.shape)
-    return (matrix @ rows).add_(0.5).floor_().float()
+def _down(blocks, matrix, bits):
+    """The columns of blocks (8, 8, N) under the matrix, less this many bits."""
+    return _without(bits, (matrix @ blocks.flatten(1)).view(blocks.shape))
 
 
-@cache
-def _dct_matrix(device):
-    """(8, 8): the one-dimensional DCT-II in fixed point, √8 times the orthonormal one, so that a constant stays whole."""
-    n = torch.arange(8, dtype=torch.float64)
-    matrix = math.sqrt(2) * torch.cos(math.pi / 8 * (n + 0.5) * n[:, None])
-    matrix[0] = 1
-    return ((matrix * _DCT_SCALE).round() / _DCT_SCALE).to(device)
+def _across(blocks, matrix, bits):
+    """The rows of blocks (8, 8, N) under the matrix, less this many bits."""
+    return _without(bits, matrix @ blocks)
+
+
+def _without(bits, values):
+    return values.mul_(2.0**-bits).add_(0.5).floor_()
 
 
 @cache

@@ -1,6 +1,6 @@
 """A folder's images at one size in one file, made once and read by index: for folders that do not fit into memory.
 
-CACHE_DIR/32px_0123456789abcdef/ holds `images`, (N, 3, 32, 32) uint8, and `index.jsonl`, a line a file of the folder:
+CACHE_DIR/32px_0123456789abcdef/ holds `images`, (N, 32, 32, 3) uint8, and `index.jsonl`, a line a file of the folder:
 [name, digest of its pixels, null], or [name, null, why it cannot be used]. The index is called index.part until all is
 there; packing that was interrupted goes on from it, and who packs holds `lock`. The digits stand for the files' names, sizes and times.
 """
@@ -22,12 +22,12 @@ from errors import UserError
 from files import naming, try_lock
 
 CHECKED = 1000  # images whose pixels are compared with the index before they are trained on
-FORMAT = 1  # part of the key: raise it where files come to other pixels than before
+FORMAT = 2  # part of the key: raise it where files come to other pixels than before
 
 
 class PackedFile:
-    """A file of images (M, 3, S, S) uint8, read by index. Nothing of it stays in the process's memory, and one that is cut
-    short under a run is told, which a mapped file would not survive."""
+    """A file of images (M, S, S, 3) uint8, read by index as (M, 3, S, S). Nothing of it stays in the process's memory,
+    and one that is cut short under a run is told, which a mapped file would not survive."""
 
     def __init__(self, path, count, side):
         self.path, self.shape = path, (count, 3, side, side)
@@ -44,7 +44,7 @@ class PackedFile:
             if len(image) < size:
                 raise UserError(f"{self.path} is damaged; delete its folder, and it is made anew")
             view[i * size : (i + 1) * size] = image
-        return torch.from_numpy(pixels).view(*rows.shape, *self.shape[1:])
+        return torch.from_numpy(pixels).view(*rows.shape, *self.shape[2:], 3).movedim(-1, -3)
 
 
 class PackedImages:
@@ -145,7 +145,7 @@ def _fill(part, images, names, side, read):
         for name in rest:
             image, why = read(name)
             if why is None:
-                pixels.write(np.ascontiguousarray(image))
+                pixels.write(np.ascontiguousarray(image.transpose(1, 2, 0)))
             digest = pixel_digest(image) if why is None else None
             index.write(json.dumps([name, digest, why]).encode() + b"\n")
             usable += why is None

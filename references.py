@@ -23,6 +23,7 @@ import ranks
 from draws import PARTS, Draw, make_key, permutation
 from errors import UserError
 from packed import PackedImages, pack, pixel_digest
+from pixels import from_interleaved
 from rgb import to_rgb
 
 FORMATS = {
@@ -58,7 +59,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.er
 
 @dataclass(frozen=True)
 class References:
-    images: torch.Tensor | PackedImages  # (N, 3, S, S) uint8
+    images: torch.Tensor | PackedImages  # (N, 3, S, S) uint8, interleaved in memory (pixels.py)
     names: tuple[str, ...]
     digests: tuple[str, ...]  # 16 hexadecimal digits each, from the pixels
     photographs: np.ndarray  # (N,) int64: crops of one photograph share a number
@@ -156,7 +157,9 @@ class _Pool:
 
 
 def _stack(images):
-    return torch.from_numpy(np.stack(images) if images else np.empty((0, 3, 1, 1), np.uint8))
+    """(N, 3, S, S) of images (3, S, S), interleaved in memory."""
+    pixels = np.stack([image.transpose(1, 2, 0) for image in images]) if images else np.empty((0, 1, 1, 3), np.uint8)
+    return from_interleaved(torch.from_numpy(pixels))
 
 
 def _pool(source, part, image_size, data_root, data_seed, cache_dir):
@@ -292,7 +295,7 @@ def fit(image, side):
 
 
 def _square(image, side):
-    return np.ascontiguousarray(fit(image, side).transpose(2, 0, 1))
+    return fit(image, side).transpose(2, 0, 1)
 
 
 def _photo_crops(part, count, side, data_seed, seed):
@@ -309,7 +312,7 @@ def _photo_crops(part, count, side, data_seed, seed):
     chosen = [members[i % len(members)] for i in range(count)]
     crops = [_crop(photos[i], side, *draw) for i, draw in zip(chosen, draws)]
     names = tuple(f"{Path(PHOTOS[i][1]).stem}/{k}" for k, i in enumerate(chosen))
-    images = torch.from_numpy(np.array(crops, np.uint8).reshape(count, side, side, 3)).permute(0, 3, 1, 2).contiguous()
+    images = from_interleaved(torch.from_numpy(np.array(crops, np.uint8).reshape(count, side, side, 3)))
     digests = tuple(map(pixel_digest, images.numpy()))
     return References(images, names, digests, np.array(chosen), f"{len(PHOTOS)} bundled photographs (a demonstration)")
 

@@ -3,8 +3,8 @@
     python benchmarks/distortions.py
     python benchmarks/distortions.py --threads 1 --devices cpu --rounds 31
 
-Everyone starts from uint8 images and gives uint8 images, in the shape of its own kind: kornia and ours take a batch,
-the others one image after the other. --threads go to torch and to OpenCV. Rounds are interleaved, and a time is the
+Everyone starts from uint8 images and gives uint8 images, in the shape of its own kind: ours takes a batch in the memory
+layout of training's references, kornia a batch of planes, the others one image after the other. --threads go to torch and to OpenCV. Rounds are interleaved, and a time is the
 median over them. Means and ratios take only the types that both have. The last row is the stream that training uses:
 one call, all types at once, levels from 0.2 to 1. Writes <output>/distortions.json and distortions.md.
 """
@@ -28,6 +28,7 @@ from distorted_dataset import PIXELS_AT_ONCE
 from distortions import DISTORTION_TYPES, MAX_LEVEL, MIN_LEVEL, distort
 from draws import make_key
 from files import write_json
+from pixels import from_interleaved, interleaved
 from references import load_photo
 
 LIBRARIES = "ours", "albumentations", "kornia", "opencv_loop"
@@ -80,20 +81,21 @@ def time_case(device, threads, size, args):
 
 def photographs(count, height, width):
     """(N, 3, H, W) uint8 pieces of the photographs that come with the dependencies."""
-    photos = [torch.from_numpy(np.array(load_photo(i))).permute(2, 0, 1) for i in range(7)]
-    photos = [photo for photo in photos if photo.shape[1] >= height and photo.shape[2] >= width]
+    photos = [torch.from_numpy(np.array(load_photo(i))) for i in range(7)]
+    photos = [photo for photo in photos if photo.shape[0] >= height and photo.shape[1] >= width]
     corner = np.random.default_rng(0)
     pieces = []
     for i in range(count):
         photo = photos[i % len(photos)]
-        top, left = (corner.integers(side - piece + 1) for side, piece in zip(photo.shape[1:], (height, width)))
-        pieces.append(photo[:, top : top + height, left : left + width])
-    return torch.stack(pieces)
+        top, left = (corner.integers(side - piece + 1) for side, piece in zip(photo.shape, (height, width)))
+        pieces.append(photo[top : top + height, left : left + width])
+    return from_interleaved(torch.stack(pieces))
 
 
 def jobs_of(images, device):
     """{type: {library: function without arguments that distorts all images}}, and our stream."""
-    batch, arrays = images.to(device), [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]
+    batch, arrays = images.to(device), list(interleaved(images).numpy())
+    planes = batch.contiguous()
     count, keys = len(images), make_key(0, torch.arange(len(images)))
     ones, level, label = torch.ones(count), torch.full((count,), LEVEL), torch.zeros(count, dtype=torch.int64)
 
@@ -104,7 +106,7 @@ def jobs_of(images, device):
         return lambda: [function(array) for array in arrays]
 
     def in_float(function):
-        return lambda: function(batch.float() / 255).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return lambda: function(planes.float() / 255).clamp(0, 1).mul(255).round().to(torch.uint8)
 
     jobs = {name: {"ours": ours(name)} for name in DISTORTION_TYPES}
     for library, functions, lift in (("albumentations", albumentations_transforms(), one_by_one),

@@ -3,17 +3,75 @@ import numpy as np
 import pytest
 import torch
 
-from filters import filter_each
+from filters import BORDERS, _block_sums, _overlaps, filter_each, filter_separably, pixelate
+from references import load_photo
 
-BORDERS = {"replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}
+SIZES = ((8, 9), (32, 32), (33, 8), (131, 20))
+
+
+def pieces(height, width):
+    """(3, 3, height, width) uint8."""
+    arrays = [np.array(load_photo(i).crop((90, 50, 90 + width, 50 + height))) for i in range(3)]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def is_rounded(result, expected):
+    """Whether bytes (3, H, W) are expected (H, W, 3), rounded."""
+    return np.abs(result.permute(1, 2, 0).numpy() - expected).max() < 0.501
+
+
+@pytest.fixture(params=("one by one", "as a batch"))
+def both_ways(request, monkeypatch):
+    if request.param == "as a batch":
+        for module in ("pixels", "filters"):
+            monkeypatch.setattr(f"{module}.one_by_one", lambda images: False)
 
 
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("height, width", ((8, 9), (32, 32), (33, 8), (131, 20)))
-@pytest.mark.parametrize("rows, columns", ((9, 9), (15, 1), (1, 15)))
-def test_each_image_is_filtered_by_its_own_kernel_as_opencv_does(border, height, width, rows, columns):
-    images, kernels = torch.rand(3, 2, height, width), torch.rand(3, 1, rows, columns)
-    filtered = filter_each(images, kernels, border)
-    for image, kernel, planes in zip(images.numpy(), kernels[:, 0].numpy(), filtered.numpy()):
-        expected = [cv2.filter2D(plane, -1, kernel, borderType=BORDERS[border]) for plane in image]
-        assert np.abs(planes - expected).max() < 1e-4
+@pytest.mark.parametrize("height, width", SIZES)
+def test_each_image_is_filtered_by_its_own_kernel_as_opencv_does(border, height, width, both_ways):
+    images, kernels = pieces(height, width), torch.rand(3, 9, 9)
+    kernels /= kernels.sum((1, 2), keepdim=True)
+    for image, kernel, result in zip(images, kernels.numpy(), filter_each(images, kernels, border)):
+        values = image.permute(1, 2, 0).numpy().astype(np.float64)
+        assert is_rounded(result, cv2.filter2D(values, -1, kernel, borderType=BORDERS[border]))
+
+
+@pytest.mark.parametrize("height, width", SIZES)
+def test_a_separable_filter_is_rounded_once(height, width, both_ways):
+    images, kernels = pieces(height, width), torch.rand(3, 15)
+    kernels = kernels + kernels.flip(1)
+    kernels[1, [0, 1, 13, 14]] = 0  # taps that may be left out
+    kernels /= kernels.sum(1, keepdim=True)
+    for image, kernel, result in zip(images, kernels.numpy(), filter_separably(images, kernels, "reflect")):
+        values = image.permute(1, 2, 0).numpy().astype(np.float64)
+        whole = np.outer(kernel, kernel).astype(np.float64)
+        assert is_rounded(result, cv2.filter2D(values, -1, whole, borderType=cv2.BORDER_REFLECT_101))
+
+
+@pytest.mark.parametrize("height, width", (*SIZES, (70, 200)))
+def test_pixelate_shows_the_mean_of_the_block_that_holds_a_pixels_centre(height, width, both_ways):
+    """Pixels are drawn 64 times as large, so that every block is made of whole values."""
+    images, sides = pieces(height, width), torch.tensor([1.0, 1.75, 2.75])
+    down, across = torch.tensor([0.0, 1.25, 2.5]), torch.tensor([0.0, 0.5, 1.75])
+    where = zip(sides.tolist(), down.tolist(), across.tolist())
+    for image, (side, y, x), result in zip(images, where, pixelate(images, sides, down, across)):
+        expected = image.permute(1, 2, 0).numpy().astype(np.float64)
+        for axis, origin in ((0, y), (1, x)):
+            expected = block_means(expected, side, origin, axis)
+        assert is_rounded(result, expected)
+
+
+@pytest.mark.parametrize("size", (32, 200))
+def test_sums_of_blocks_are_exact(size):
+    values, sides = torch.randint(240, 256, (50, 4, size)).float(), 1 + 1.75 * torch.rand(50)
+    overlaps, _ = _overlaps(sides, sides * torch.rand(50), size)
+    twice = [_block_sums(_block_sums(x, o).mT, o) for x, o in ((values, overlaps), (values.double(), overlaps.double()))]
+    assert torch.equal(twice[0].double(), twice[1])
+
+
+def block_means(values, side, origin, axis):
+    fine = np.moveaxis(values, axis, 0).repeat(64, axis=0)
+    blocks = np.floor((np.arange(len(fine)) + 0.5 - 64 * origin) / (64 * side)).astype(int)
+    centres = np.floor((64 * np.arange(values.shape[axis]) + 32 - 64 * origin) / (64 * side)).astype(int)
+    return np.moveaxis(np.stack([fine[blocks == block].mean(0) for block in centres]), 0, axis)
