@@ -5,7 +5,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pixels import each_on_cpu, from_interleaved, interleaved, one_by_one, to_bytes
+from pixels import each_on_cpu, from_interleaved, interleaved, one_by_one, product_in_bytes, to_bytes
 
 REACH = 3  # pixels from one to the farthest that its block holds
 TILE = 32  # pixels of a long side that are summed together
@@ -67,7 +67,7 @@ def pixelate(images, side, down, across):
         sums = _block_sums(images.float(memory_format=torch.contiguous_format).flatten(1, 2), columns)
         sums = _block_sums(sums.unflatten(2, (3, height)).flatten(1, 2), rows)  # (B, H, W · 3)
     shares = (1 / heights)[:, :, None] * (1 / widths).repeat_interleave(3, dim=1)[:, None]
-    return from_interleaved(to_bytes(sums.mul_(shares).unflatten(2, (width, 3))))
+    return from_interleaved(product_in_bytes(sums.contiguous(), shares).unflatten(2, (width, 3)))
 
 
 def _overlaps(side, origin, size):
