@@ -132,8 +132,9 @@ def test_emulated_jpeg_is_libjpegs_byte_for_byte(setting, height, width):
 
 
 @pytest.mark.parametrize("setting", (3, 7, 12, 18, 26, 75))
-def test_jpeg_agrees_with_pillows_codec(setting):
-    images = photos(153, 241)
+@pytest.mark.parametrize("height, width", ((32, 32), (153, 241)))
+def test_jpeg_agrees_with_pillows_codec(setting, height, width):
+    images = photos(height, width)
     for image, ours in zip(images, jpeg_round_trip(images, torch.full((21,), float(setting)))):
         buffer = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=setting, subsampling="4:2:0")

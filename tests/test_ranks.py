@@ -97,12 +97,22 @@ def random_filters():
     return patch.object(quality_net, "start_from_cosines", lambda weight: None)
 
 
-def gradients_of_first_step(folder):
-    """What the optimizer meets in the first step of the script, by parameter."""
+def in_float64(forward):
+    def forward_in_float64(*args):
+        with patch.object(torch.Tensor, "float", torch.Tensor.double):
+            return forward(*args)
+
+    return patch.object(quality_net.QualityNet, "forward", forward_in_float64)
+
+
+def gradients_of_first_step(folder, precision=torch.float32):
+    """What the optimizer meets in the first step of the script, by parameter: in float32 without symmetric filters, in
+    float64 with them."""
     met = {}
+    way = random_filters() if precision == torch.float32 else in_float64(quality_net.QualityNet.forward)
 
     def start(model, *others):
-        state = training.start_training(model, *others)
+        state = training.start_training(model.to(precision), *others)
 
         def stop():
             met.update((name, parameter.grad) for name, parameter in model.named_parameters())
@@ -112,18 +122,21 @@ def gradients_of_first_step(folder):
         return state
 
     flags = f"--experiment_name first_{ranks.count()} {TINY}".split()
-    with random_filters(), contextlib.chdir(folder), contextlib.suppress(Stop):
+    with way, contextlib.chdir(folder), contextlib.suppress(Stop):
         with patch.object(script, "start_training", start):
             script.main(script.parse_args(flags))
     return met
 
 
-def test_the_first_gradients_of_two_processes_are_those_of_one(tmp_path):
-    alone = gradients_of_first_step(tmp_path)
+@pytest.mark.parametrize("precision, bound", ((torch.float32, 1e-4), (torch.float64, 2e-3)))
+def test_the_first_gradients_of_two_processes_are_those_of_one(precision, bound, tmp_path):
+    first_step = partial(gradients_of_first_step, tmp_path, precision)
+    alone = first_step()
     assert len(alone) > 60
-    for shared in in_two_processes(partial(gradients_of_first_step, tmp_path), tmp_path):
+    for shared in in_two_processes(first_step, tmp_path):
         for name, gradient in alone.items():
-            assert (shared[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+            assert gradient.dtype == precision
+            assert (shared[name] - gradient).norm() <= bound * gradient.norm(), name
 
 
 def run(folder, name):
