@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pixels import each_on_cpu, from_interleaved, interleaved, one_by_one, product_in_bytes, to_bytes
 
 REACH = 3  # pixels from one to the farthest that its block holds
-TILE = 32  # pixels of a long side that are summed together
+TILE, WHOLE = 16, 64  # pixels of a long side that are summed together, and of a side that is summed as a whole
 BORDERS = {"replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}  # a mode of F.pad: OpenCV's
 
 
@@ -63,18 +63,20 @@ def pixelate(images, side, down, across):
     height, width = images.shape[2:]
     columns, widths = _overlaps(side, across, width)
     rows, heights = _overlaps(side, down, height)
+    padded = F.pad(interleaved(images), (0, 0, *_margins(columns, width), *_margins(rows, height)))
+    planes = from_interleaved(padded).float(memory_format=torch.contiguous_format)
     with torch.autocast(images.device.type, enabled=False):
-        sums = _block_sums(images.float(memory_format=torch.contiguous_format).flatten(1, 2), columns)
-        sums = _block_sums(sums.unflatten(2, (3, height)).flatten(1, 2), rows)  # (B, H, W · 3)
+        sums = _block_sums(planes.flatten(1, 2), columns)
+        sums = _block_sums(sums.unflatten(2, (3, -1)).flatten(1, 2), rows)[:, :height, : 3 * width].contiguous()
     shares = (1 / heights)[:, :, None] * (1 / widths).repeat_interleave(3, dim=1)[:, None]
-    return from_interleaved(product_in_bytes(sums.contiguous(), shares).unflatten(2, (width, 3)))
+    return from_interleaved(product_in_bytes(sums, shares).unflatten(2, (width, 3)))
 
 
 def _overlaps(side, origin, size):
     """(B, tiles, T, K): how much of each of K pixels is in the block that pixel t of a tile shows, and (B, size): that
     block's length inside the image. One tile of the whole size sees all of it, others REACH pixels to either side."""
     side, origin = side[:, None], origin[:, None]
-    tile, reach = (size, 0) if size <= 2 * TILE else (TILE, REACH)
+    tile, reach = (size, 0) if size <= WHOLE else (TILE, REACH)
     pixel = torch.arange(-(-size // tile) * tile, device=side.device)
     block = ((pixel + 0.5 - origin) / side).floor()
     start, end = (((edge * side + origin) * 64).round() / 64 for edge in (block, block + 1))
@@ -85,13 +87,18 @@ def _overlaps(side, origin, size):
     return shared.clamp_(min=0), (end - start)[:, :size]
 
 
+def _margins(overlaps, size):
+    """Pixels that the tiles see before and behind the image's."""
+    tiles, tile, near = overlaps.shape[1:]
+    reach = (near - tile) // 2
+    return reach, tiles * tile - size + reach
+
+
 def _block_sums(values, overlaps):
-    """values (B, M, N) summed along N under overlaps (B, tiles, T, K), and turned: (B, N, M)."""
-    size, (tiles, tile, near) = values.shape[2], overlaps.shape[1:]
-    if tiles == 1:
-        return overlaps[:, 0] @ values.mT
-    values = F.pad(values, (REACH, tiles * tile - size + REACH)).unfold(2, near, tile)  # (B, M, tiles, K)
-    return (overlaps @ values.permute(0, 2, 3, 1)).flatten(1, 2)[:, :size]
+    """values (B, M, N), with margins, summed along N under overlaps (B, tiles, T, K), and turned: (B, tiles · T, M)."""
+    tile, near = overlaps.shape[2:]
+    windows = values.unfold(2, near, tile)  # (B, M, tiles, K)
+    return (overlaps @ windows.permute(0, 2, 3, 1)).flatten(1, 2)
 
 
 def _correlate(images, kernels, border):
