@@ -187,8 +187,8 @@ def pixelation(images, level, direction, draw):
     harm would not grow steadily with the level.
     """
     side = interpolate(level, 1, 1.10, 1.22, 1.45, 2.00, 2.75)  # pixels
-    origins = (side * draw.uniform() * (level > 0) for _ in range(2))
-    return pixelate(images, side.flatten(), *(origin.flatten() for origin in origins))
+    down, across = (side.view(-1, 1) * draw.uniforms(2) * (level > 0).view(-1, 1)).unbind(1)
+    return pixelate(images, side.flatten(), down, across)
 
 
 DISTORTION_TYPES = tuple(DISTORTIONS)

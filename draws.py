@@ -83,7 +83,8 @@ class Draw:
 
     def uniforms(self, n, low=0.0, high=1.0):
         """(B, n) float32 in [low, high)."""
-        return _unit(self.bits(n) >> 32) * (high - low) + low
+        whole = (self.bits(n) >> 40).bitwise_and_((1 << 24) - 1)  # exact in float32, so equal on every device
+        return whole.float().mul_((high - low) * 2**-24).add_(low)
 
     def sign(self):
         """(B, 1, 1, 1) float32, −1 or +1 with even odds."""
@@ -129,8 +130,3 @@ def _counter(n, device):
 def _normal_quantiles(device):
     """(2**16,) float32."""
     return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().to(device)
-
-
-def _unit(bits):
-    """Bits 8 to 31 as a float32 in [0, 1); exact, so equal on every device."""
-    return (bits.int() >> 8).bitwise_and_(0xFFFFFF).float().mul_(2**-24)  # int() keeps the lower 32
