@@ -107,10 +107,6 @@ def _on_device(values, device):
     return torch.tensor(values, device=device)  # once: a copy to a GPU waits for it
 
 
-def grey_levels(images):
-    return torch.arange(256.0, device=images.device)
-
-
 # The default eight. Their tables are frozen: stronger distortions would buy every score.
 
 
@@ -167,7 +163,7 @@ def contrast(images, level, direction, draw):
     high = interpolate(level, 1, 1.16, 1.32, 1.48, 1.64, 1.80)
     factor = torch.where(direction < 0, low, high).view(-1, 1)
     mean = (channel_means(images) * _on_device(LUMA, images.device)).sum(1, keepdim=True).float()
-    return map_values(images, mean + factor * (grey_levels(images) - mean))
+    return map_values(images, lambda values: mean + factor * (values - mean))
 
 
 @distortion(worst_quality=55, directions=("dark", "bright"))
@@ -175,7 +171,7 @@ def contrast(images, level, direction, draw):
 def brightness(images, level, direction, draw):
     """One shift for all pixels."""
     shift = direction * interpolate(level, 0, 27, 42, 56, 71, 87)  # grey levels
-    return map_values(images, grey_levels(images) + shift.view(-1, 1))
+    return map_values(images, lambda values: values + shift.view(-1, 1))
 
 
 @distortion(worst_quality=35)
@@ -276,7 +272,8 @@ def distort(images, types, label, level, direction, keys):
             if len(rows):
                 changed, total = _distort_alike(name, from_interleaved(pixels.index_select(0, rows)), *drawn)
                 put(interleaved(changed), output, rows)
-                totals[name] = totals.get(name, 0) + total
+                if total is not None:
+                    totals[name] = totals.get(name, 0) + total
     _refuse_not_finite(totals)
     return from_interleaved(output)
 
@@ -287,8 +284,8 @@ def _together(images):
 
 
 def _distort_alike(name, images, level, direction, keys):
-    """Images (B, 3, H, W) uint8 by one type, as bytes, and a number that is not finite where some of their values had not
-    been before."""
+    """(Images (B, 3, H, W) uint8 by one type, None), or where it works in float32 the sum of what it gave, which tells
+    whether all of that is finite."""
     kind = DISTORTIONS[name]
     level, direction = (values.float().view(-1, 1, 1, 1) for values in (level, direction))
     given = images if kind.on_bytes else (images / 255).contiguous()
@@ -298,13 +295,12 @@ def _distort_alike(name, images, level, direction, keys):
     if kind.on_bytes:
         if changed.dtype != torch.uint8:
             raise UserError(f"{name} returned {changed.dtype}, expected uint8")
-        return changed, 0
+        return changed, None
     return from_interleaved(to_bytes(interleaved(changed.float() * 255))), changed.sum()
 
 
 def _refuse_not_finite(totals):
     """Raise UserError for a type whose total is not finite."""
-    totals = {name: total for name, total in totals.items() if isinstance(total, torch.Tensor)}
     finite = torch.stack([*totals.values()]).isfinite().tolist() if totals else []  # once: an answer makes a GPU wait
     for name, is_finite in zip(totals, finite):
         if not is_finite:

@@ -72,9 +72,9 @@ def channel_means(images):
     return sums / images[0, 0].numel()
 
 
-def map_values(images, table):
-    """Value v of image i becomes table[i, v], in grey levels; table (B, 256)."""
-    table = table.clamp(0, 255).round().byte()
+def map_values(images, change):
+    """Each value of images (B, 3, H, W) uint8 as change(grey levels (256,)) maps it: a table (B, 256) in grey levels."""
+    table = change(torch.arange(256.0, device=images.device)).clamp(0, 255).round().byte()
     if one_by_one(images):
         return each_on_cpu(images, cv2.LUT, table.numpy())
     pixels = interleaved(images)
