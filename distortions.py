@@ -31,6 +31,7 @@ from jpeg import jpeg_round_trip
 from pixels import (
     add_noise,
     channel_means,
+    few_at_a_time,
     from_interleaved,
     interleaved,
     map_values,
@@ -43,7 +44,6 @@ from rgb import to_rgb
 PRISTINE = "pristine"
 MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
 MIN_SIDE = 8  # pixels
-CPU_PIXELS = 2**18  # a CPU distorts images of one type together up to this many pixels, to stay near its cache
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -133,7 +133,7 @@ def motion_blur(images, level, direction, draw):
 def gaussian_noise(images, level, direction, draw):
     """White noise, independent in each channel."""
     deviation = interpolate(level, 0, 6.8, 11.4, 16.9, 27.2, 45)  # grey levels
-    return add_noise(images, draw.normal_like(interleaved(images)).mul_(deviation))
+    return add_noise(images, deviation, draw.keys)
 
 
 @distortion(worst_quality=20)
@@ -265,46 +265,37 @@ def distort(images, types, label, level, direction, keys):
     drawn = (values.index_select(0, order.to(values.device)) for values in (level, direction, keys))
     order, *drawn = (values.to(images.device, non_blocking=True) for values in (order, *drawn))
     (unchanged, *_), *of_types = zip(*(values.split(counts) for values in (order, *drawn)))
-    output, totals = torch.empty_like(pixels), {}
+    output = torch.empty_like(pixels)
     put(pixels.index_select(0, unchanged), output, unchanged)
-    for name, of_type in zip(types, of_types):
-        for rows, *drawn in zip(*(values.split(_together(images)) for values in of_type)):
-            if len(rows):
-                changed, total = _distort_alike(name, from_interleaved(pixels.index_select(0, rows)), *drawn)
-                put(interleaved(changed), output, rows)
-                if total is not None:
-                    totals[name] = totals.get(name, 0) + total
-    _refuse_not_finite(totals)
+    for name, (rows, *drawn) in zip(types, of_types):
+        if len(rows):
+            changed = _distort_alike(name, from_interleaved(pixels.index_select(0, rows)), *drawn)
+            put(interleaved(changed), output, rows)
     return from_interleaved(output)
 
 
-def _together(images):
-    """How many images of one type to distort at once: all on a GPU, few on a CPU."""
-    return max(1, CPU_PIXELS // (images.shape[2] * images.shape[3]) if images.device.type == "cpu" else len(images))
-
-
 def _distort_alike(name, images, level, direction, keys):
-    """(Images (B, 3, H, W) uint8 by one type, None), or where it works in float32 the sum of what it gave, which tells
-    whether all of that is finite."""
+    """Images (B, 3, H, W) uint8, all by one type."""
     kind = DISTORTIONS[name]
+
+    def change(images, level, direction, keys):
+        given = images if kind.on_bytes else (images / 255).contiguous()
+        changed = kind.function(given, level, direction, Draw(keys))
+        _refuse_unfit(name, changed, given)
+        return changed if kind.on_bytes else from_interleaved(to_bytes(interleaved(changed.float() * 255)))
+
     level, direction = (values.float().view(-1, 1, 1, 1) for values in (level, direction))
-    given = images if kind.on_bytes else (images / 255).contiguous()
-    changed = kind.function(given, level, direction, Draw(keys))
-    if changed.shape != images.shape:
-        raise UserError(f"{name} returned shape {tuple(changed.shape)}, expected {tuple(images.shape)}")
-    if kind.on_bytes:
-        if changed.dtype != torch.uint8:
-            raise UserError(f"{name} returned {changed.dtype}, expected uint8")
-        return changed, None
-    return from_interleaved(to_bytes(interleaved(changed.float() * 255))), changed.sum()
+    return (change if kind.on_bytes else few_at_a_time(change))(images, level, direction, keys)
 
 
-def _refuse_not_finite(totals):
-    """Raise UserError for a type whose total is not finite."""
-    finite = torch.stack([*totals.values()]).isfinite().tolist() if totals else []  # once: an answer makes a GPU wait
-    for name, is_finite in zip(totals, finite):
-        if not is_finite:
-            raise UserError(f"{name} returned values that are not finite")
+def _refuse_unfit(name, changed, given):
+    """Raise UserError where a distortion gave back what it must not."""
+    if changed.shape != given.shape:
+        raise UserError(f"{name} returned shape {tuple(changed.shape)}, expected {tuple(given.shape)}")
+    if given.dtype == torch.uint8 and changed.dtype != torch.uint8:
+        raise UserError(f"{name} returned {changed.dtype}, expected uint8")
+    if changed.is_floating_point() and not changed.sum().isfinite():
+        raise UserError(f"{name} returned values that are not finite")
 
 
 def apply_distortion(image, distortion_type, level, direction=None, seed=0):

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pixels import each_on_cpu, from_interleaved, interleaved, one_by_one, product_in_bytes, to_bytes
+from pixels import each_on_cpu, few_at_a_time, from_interleaved, interleaved, one_by_one, product_in_bytes, to_bytes
 
 REACH = 3  # pixels from one to the farthest that its block holds
 TILE, WHOLE = 16, 64  # pixels of a long side that are summed together, and of a side that is summed as a whole
@@ -53,6 +53,7 @@ def filter_separably(images, kernels, border):
     return each_on_cpu(images, filter_one, kernels.numpy(), reaches.tolist())
 
 
+@few_at_a_time
 def pixelate(images, side, down, across):
     """Images (B, 3, H, W) uint8 in square blocks of a side of up to REACH pixels: each is averaged, then shown by the
     pixels whose centres it holds. down, across: where the grid begins; these and side (B,), float32, in pixels.

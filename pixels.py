@@ -4,9 +4,15 @@ On a CPU OpenCV works on one image after the other, in bytes; on a GPU the same 
 round to the nearest byte, and agree within one grey level.
 """
 
+from functools import wraps
+
 import cv2
 import numpy as np
 import torch
+
+from draws import Draw
+
+CPU_PIXELS = 2**18  # of images that a CPU works on together in float32, to stay near its cache
 
 
 def one_by_one(images):
@@ -40,6 +46,21 @@ def each_on_cpu(images, change, *parameters):
     for one in zip(pixels, *parameters, outputs, strict=True):
         change(*one)
     return from_interleaved(torch.from_numpy(outputs))
+
+
+def few_at_a_time(function):
+    """On a CPU give the function of images (B, 3, H, W) uint8 and other values (B, …), which gives bytes, a few of them
+    at a time."""
+
+    @wraps(function)
+    def in_parts(images, *values):
+        together = max(1, CPU_PIXELS // images[0, 0].numel())
+        if not one_by_one(images) or len(images) <= together:
+            return function(images, *values)
+        parts = zip(*(each.split(together) for each in (images, *values)))
+        return from_interleaved(torch.cat([interleaved(function(*part)) for part in parts]))
+
+    return in_parts
 
 
 def to_bytes(values):
@@ -91,9 +112,11 @@ def mix_channels(images, matrices):
     return from_interleaved(to_bytes(interleaved(channels.add_(0.5).floor_())))
 
 
-def add_noise(images, noise):
-    """Images (B, 3, H, W) uint8 and noise (B, H, W, 3) float32 in grey levels, which may be overwritten."""
+@few_at_a_time
+def add_noise(images, deviation, keys):
+    """Images (B, 3, H, W) uint8 with white noise of this deviation, grey levels (B, 1, 1, 1); keys (B,) of its draws."""
     pixels = interleaved(images)
+    noise = Draw(keys).normal_like(pixels).mul_(deviation)
     if not one_by_one(images):
         return from_interleaved(to_bytes(noise.add_(pixels)))
     outputs = torch.empty_like(pixels)

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import pixels
+from draws import Draw, make_key
 
 BATCH = torch.randint(0, 256, (4, 3, 9, 14), generator=torch.Generator().manual_seed(0)).byte()
 
@@ -54,10 +55,26 @@ def test_colours_are_mixed_by_each_images_own_matrix():
     assert (mixed.double() - expected.clamp(0, 255)).abs().max() <= 0.5
 
 
-def test_noise_is_added_and_clipped():
-    noise = 200 * torch.randn(4, 9, 14, 3)
-    expected = (pixels.interleaved(BATCH) + noise).round().clamp(0, 255).byte()
-    assert torch.equal(pixels.interleaved(pixels.add_noise(BATCH, noise.clone())), expected)
+def test_noise_is_added_and_clipped(monkeypatch):
+    monkeypatch.setattr(pixels, "CPU_PIXELS", 300)  # two images at a time
+    deviation, keys = torch.tensor([3.0, 50.0, 200.0, 0.0]).view(4, 1, 1, 1), make_key(5, torch.arange(4))
+    flat = pixels.interleaved(BATCH)
+    expected = (flat + deviation * Draw(keys).normal_like(flat)).round().clamp(0, 255).byte()
+    assert torch.equal(pixels.interleaved(pixels.add_noise(BATCH, deviation, keys)), expected)
+
+
+def test_a_cpu_is_given_a_few_images_at_a_time(monkeypatch):
+    monkeypatch.setattr(pixels, "CPU_PIXELS", 3 * 9 * 14 + 1)
+    sizes = []
+
+    @pixels.few_at_a_time
+    def halved(images, factor):
+        sizes.append((len(images), len(factor)))
+        return images // factor
+
+    factor = torch.tensor([1, 2, 3, 4], dtype=torch.uint8).view(4, 1, 1, 1)
+    assert torch.equal(halved(BATCH, factor), BATCH // factor)
+    assert sizes == ([(3, 3), (1, 1)] if pixels.one_by_one(BATCH) else [(4, 4)])
 
 
 def test_an_image_without_its_parameter_is_refused():
