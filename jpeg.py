@@ -48,8 +48,9 @@ def _round_trip(image, setting, into):
         into[:] = image
         return
     sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
-    file = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, setting, *sampling))
-    cv2.cvtColor(cv2.imdecode(file[1], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB, into)
+    cv2.cvtColor(image, cv2.COLOR_RGB2BGR, into)
+    _, file = cv2.imencode(".jpg", into, (cv2.IMWRITE_JPEG_QUALITY, setting, *sampling))
+    cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB, into)
 
 
 def emulate(images, setting):
