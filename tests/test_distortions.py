@@ -146,7 +146,8 @@ def test_jpeg_agrees_with_pillows_codec(setting, height, width):
 def test_gaussian_blur_agrees_with_opencv(level, sigma, crops):
     ours = run("gaussian_blur", crops.images[:20], level).permute(0, 2, 3, 1).numpy()
     for image, result in zip(crops.images[:20].permute(0, 2, 3, 1).numpy(), ours):
-        assert np.abs(cv2.GaussianBlur(image.astype(np.float32), (15, 15), sigma) - result).max() < 0.6  # 0.5 is rounding
+        expected = cv2.GaussianBlur(image.astype(np.float32), (15, 15), sigma)
+        assert np.abs(expected - result).max() < 0.54  # 0.5 is rounding, the rest what lies beyond four sigma
 
 
 def test_a_motion_kernel_is_centred_and_as_long_as_its_path():
@@ -177,8 +178,9 @@ def luma(images):
 def test_saturation_scales_chroma_and_keeps_luma(level, direction, factor, crops):
     images = between(crops.images, 110, 145)
     output = run("color_saturation", images, level, direction)
-    assert (luma(output) - luma(images)).abs().max() < 1
-    assert (output - luma(output) - factor * (images - luma(images))).abs().max() < 1.5
+    expected = luma(images) + factor * (images - luma(images))
+    assert (luma(output) - luma(images)).abs().max() < 0.5
+    assert (output - expected).abs().max() < 0.65  # 0.5 is rounding, the rest that of the matrix to 1024ths
 
 
 @pytest.mark.parametrize("level, direction, factor", ((0.6, -1, 0.55), (0.6, 1, 1.48)))
