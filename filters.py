@@ -53,7 +53,6 @@ def filter_separably(images, kernels, border):
     return each_on_cpu(images, filter_one, kernels.numpy(), reaches.tolist())
 
 
-@few_at_a_time
 def pixelate(images, side, down, across):
     """Images (B, 3, H, W) uint8 in square blocks of a side of up to REACH pixels: each is averaged, then shown by the
     pixels whose centres it holds. down, across: where the grid begins; these and side (B,), float32, in pixels.
@@ -62,30 +61,78 @@ def pixelate(images, side, down, across):
     while TensorFloat-32 is off, as torch has it).
     """
     height, width = images.shape[2:]
-    columns, widths = _overlaps(side, across, width)
-    rows, heights = _overlaps(side, down, height)
+    spans = *_blocks(side, down, height), *_blocks(side, across, width)
+    if one_by_one(images) and max(height, width) > WHOLE:
+        return each_on_cpu(images, _pixelate_one, *(values.numpy() for values in spans))
+    return _pixelate_batch(images, *spans)
+
+
+def _blocks(side, origin, size):
+    """Where the block that shows pixel i begins and where it ends, (B, size) each, inside the image, in pixels."""
+    side, origin = side[:, None], origin[:, None]
+    block = ((torch.arange(size, device=side.device) + 0.5 - origin) / side).floor()
+    edges = torch.stack((block, block + 1)).mul_(side).add_(origin)
+    return edges.mul_(64).round_().div_(64).clamp_(0, size)
+
+
+def _pixelate_one(image, tops, bottoms, lefts, rights, into):
+    """`pixelate` for one image (H, W, 3), large enough that the calls do not count: blocks are summed, then shown."""
+    height, width = image.shape[:2]
+    row, row_sources, row_weights, heights = _taps(tops, bottoms)
+    column, column_sources, column_weights, widths = _taps(lefts, rights)
+    sums = _weighted_rows(image.reshape(height, -1), row_sources, row_weights.astype(np.uint16))  # below 2**16
+    sums = cv2.transpose(sums.reshape(-1, width, 3)).reshape(width, -1)
+    sums = _weighted_rows(sums, column_sources, column_weights.astype(np.float32))
+    shares = (1 / widths / 64**2)[:, None] * (1 / heights).repeat(3)
+    shown = cv2.multiply(sums, shares, dtype=cv2.CV_8U).take(column, axis=0)
+    shown = cv2.transpose(shown.reshape(width, -1, 3))
+    shown.reshape(len(shown), -1).take(row, axis=0, out=into.reshape(height, -1), mode="clip")
+
+
+def _taps(start, end):
+    """Of the blocks along one side, from where that of each pixel begins and ends, (size,): the block of each pixel; the
+    pixels that each block sums, (taps, blocks), and their weights in 64ths; each block's length, (blocks,)."""
+    new = np.diff(start, prepend=-1) > 0
+    block, start, end = new.cumsum() - 1, start[new], end[new]
+    first = np.floor(start)
+    sources = first + np.arange((np.ceil(end) - first).max())[:, None]
+    weights = np.minimum(sources + 1, end) - np.maximum(sources, start)
+    return block, np.minimum(sources, len(new) - 1).astype(int), (64 * weights).clip(0), end - start
+
+
+def _weighted_rows(values, sources, weights):
+    """Row i as the sum over t of values[sources[t, i]] · weights[t, i], in the type of the weights."""
+    total = np.zeros((sources.shape[1], values.shape[1]), weights.dtype)
+    weighted = np.empty_like(total)
+    for source, weight in zip(sources, weights):
+        total += np.multiply(values.take(source, axis=0), weight[:, None], out=weighted)
+    return total
+
+
+@few_at_a_time
+def _pixelate_batch(images, tops, bottoms, lefts, rights):
+    """`pixelate` in matrix products, from where the blocks of a row and of a column begin and end, (B, size)."""
+    height, width = images.shape[2:]
+    rows, columns = _overlaps(tops, bottoms), _overlaps(lefts, rights)
     padded = F.pad(interleaved(images), (0, 0, *_margins(columns, width), *_margins(rows, height)))
     planes = from_interleaved(padded).float(memory_format=torch.contiguous_format)
     with torch.autocast(images.device.type, enabled=False):
         sums = _block_sums(planes.flatten(1, 2), columns)
         sums = _block_sums(sums.unflatten(2, (3, -1)).flatten(1, 2), rows)[:, :height, : 3 * width].contiguous()
+    heights, widths = bottoms - tops, rights - lefts
     shares = (1 / heights)[:, :, None] * (1 / widths).repeat_interleave(3, dim=1)[:, None]
     return from_interleaved(product_in_bytes(sums, shares).unflatten(2, (width, 3)))
 
 
-def _overlaps(side, origin, size):
-    """(B, tiles, T, K): how much of each of K pixels is in the block that pixel t of a tile shows, and (B, size): that
-    block's length inside the image. One tile of the whole size sees all of it, others REACH pixels to either side."""
-    side, origin = side[:, None], origin[:, None]
+def _overlaps(start, end):
+    """(B, tiles, T, K): how much of each of K pixels is in the block that pixel t of a tile shows, from where its block
+    begins and ends, (B, size). One tile of the whole size sees all of it, others REACH pixels to either side."""
+    size = start.shape[1]
     tile, reach = (size, 0) if size <= WHOLE else (TILE, REACH)
-    pixel = torch.arange(-(-size // tile) * tile, device=side.device)
-    block = ((pixel + 0.5 - origin) / side).floor()
-    edges = torch.stack((block, block + 1)).mul_(side).add_(origin)
-    start, end = edges.mul_(64).round_().div_(64).clamp_(0, size)
-    source = pixel.view(-1, tile)[:, :1] + torch.arange(-reach, tile + reach, device=side.device)  # (tiles, K)
-    starts, ends = (edge.view(len(side), -1, tile, 1) for edge in (start, end))
-    shared = torch.minimum(source[:, None] + 1, ends) - torch.maximum(source[:, None], starts)
-    return shared.clamp_(min=0), (end - start)[:, :size]
+    start, end = (F.pad(edge, (0, -size % tile)).view(len(start), -1, tile, 1) for edge in (start, end))
+    first = torch.arange(0, size, tile, device=start.device).view(-1, 1, 1)
+    source = first + torch.arange(-reach, tile + reach, device=start.device)  # (tiles, 1, K)
+    return torch.minimum(source + 1, end).sub_(torch.maximum(source, start)).clamp_(min=0)
 
 
 def _margins(overlaps, size):

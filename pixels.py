@@ -57,8 +57,10 @@ def few_at_a_time(function):
         together = max(1, CPU_PIXELS // images[0, 0].numel())
         if not one_by_one(images) or len(images) <= together:
             return function(images, *values)
-        parts = zip(*(each.split(together) for each in (images, *values)))
-        return from_interleaved(torch.cat([interleaved(function(*part)) for part in parts]))
+        outputs = from_interleaved(torch.empty_like(interleaved(images)))
+        for output, *part in zip(*(each.split(together) for each in (outputs, images, *values))):
+            output.copy_(function(*part))
+        return outputs
 
     return in_parts
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from filters import BORDERS, _block_sums, _margins, _overlaps, filter_each, filter_separably, pixelate
+from filters import BORDERS, _block_sums, _blocks, _margins, _overlaps, filter_each, filter_separably, pixelate
 from references import load_photo
 
 SIZES = ((8, 9), (32, 32), (33, 8), (131, 20))
@@ -66,7 +66,7 @@ def test_pixelate_shows_the_mean_of_the_block_that_holds_a_pixels_centre(height,
 @pytest.mark.parametrize("size", (32, 200))
 def test_sums_of_blocks_are_exact(size):
     values, sides = torch.randint(240, 256, (50, size, size)).float(), 1 + 1.75 * torch.rand(50)
-    overlaps, _ = _overlaps(sides, sides * torch.rand(50), size)
+    overlaps = _overlaps(*_blocks(sides, sides * torch.rand(50), size))
     before, behind = _margins(overlaps, size)
     values = F.pad(values, (before, behind, before, behind))
     twice = [_block_sums(_block_sums(x, o), o) for x, o in ((values, overlaps), (values.double(), overlaps.double()))]
