@@ -32,6 +32,7 @@ from models.quality_net import BACKBONES, STEMS, resolve_stem
 from models.run import build, choose_device
 from references import absolute, load_training_references, resolve_source
 from training import (
+    FINAL_BATCH_NORM_IMAGES,
     evaluate,
     explained,
     make_deterministic,
@@ -200,7 +201,7 @@ def main(args):
                     refit(mixture, state.averaged.module, train, args)
                     explain_choice(mixture)
                 losses, images_per_second = train_one_epoch(state, train, epoch, args)
-                settle_batch_norm(state.averaged, train, epoch, args)
+                settle_batch_norm(state.averaged.module, train, epoch, args)
                 scores = evaluate(state.averaged.module, mixture, val)
             run_folder.refuse_if_lost(args.folder, lock)
             log.append(log_epoch(args, epoch, refits, losses, scores, images_per_second))
@@ -246,16 +247,18 @@ def is_best(log):
 
 
 def finish(name, model, mixture, train, val, args):
-    """Fit the mixture to the checkpoint's own weights, once, so that clusters and embeddings belong together."""
+    """Settle the checkpoint's batch-norm statistics on more images, and fit the mixture to its own embeddings, once."""
     path = args.folder / f"{name}.pt"
     state = load_checkpoint(path)
     load_states({"model": model, "mixture": mixture}, state, path)
     if not state["finished"]:
         train.set_epoch(state["epoch"])
+        settle_batch_norm(model, train, state["epoch"], args, FINAL_BATCH_NORM_IMAGES)
         refit(mixture, model, train, args)
         mixture.calibrate(predict(model, val)[1])
         explain_choice(mixture)
-        run_folder.save(args.folder, name, {**state, "mixture": mixture.state_dict(), "finished": True})
+        finished = {"model": model.state_dict(), "mixture": mixture.state_dict(), "finished": True}
+        run_folder.save(args.folder, name, {**state, **finished})
     return {"epoch": state["epoch"] + 1, **evaluate(model, mixture, val)}
 
 

@@ -21,7 +21,9 @@ from models.run import PIXELS_AT_ONCE, forward
 WEIGHT_DECAY = 0.1
 WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
 AVERAGED_SHARE = 0.04  # of a run's steps: the span of the exponential mean of the weights that is validated and kept
-BATCH_NORM_IMAGES = 512  # settle the batch-norm statistics of the averaged weights
+# Images from which the averaged weights get their batch-norm statistics: few for validation after an epoch, and more for
+# what is kept at the end, whose scores they move by less.
+BATCH_NORM_IMAGES, FINAL_BATCH_NORM_IMAGES = 256, 4096
 CHECK_INTERVAL = 20  # steps from one look at the loss to the next, for which a GPU has to be waited for
 
 
@@ -127,13 +129,14 @@ def training_batches(dataset, order, batch_size, device):
     return dataset.batches(ranks.share(order), batch_size // ranks.count(), device)
 
 
-def settle_batch_norm(averaged, dataset, epoch, args):
-    """Measure the averaged weights' own batch-norm statistics: those of the trained weights do not fit them."""
-    device = next(averaged.parameters()).device
-    order = epoch_order(dataset, epoch, args.seed)[:BATCH_NORM_IMAGES]
+def settle_batch_norm(model, dataset, epoch, args, images=BATCH_NORM_IMAGES):
+    """Measure the averaged weights' own batch-norm statistics on so many images of the epoch: those of the trained weights
+    do not fit them."""
+    device = next(model.parameters()).device
+    order = epoch_order(dataset, epoch, args.seed)[:images]
     with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
-        update_bn((images for images, _ in training_batches(dataset, order, args.batch_size, device)), averaged)
-    refuse_not_finite(averaged.module.state_dict().values(), args.lr)
+        update_bn((images for images, _ in training_batches(dataset, order, args.batch_size, device)), model)
+    refuse_not_finite(model.state_dict().values(), args.lr)
 
 
 def predict(model, dataset, order=None):

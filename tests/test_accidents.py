@@ -334,7 +334,7 @@ def test_weights_and_statistics_that_are_not_finite_are_never_saved(halfway, mon
         if broken == "training.Muon.step":
             args[0].param_groups[1]["params"][0].data.fill_(math.nan)
         else:
-            args[1].module.backbone.bn1.running_mean.fill_(math.nan)
+            args[1].backbone.bn1.running_mean.fill_(math.nan)
 
     monkeypatch.setattr(broken, spoil)
     assert "error: epoch 3: the loss is not finite, or the weights are not" in stopped(halfway)

@@ -1,5 +1,6 @@
 """The scripts as users run them: every documented command at a tiny size, in an empty folder."""
 
+import copy
 import csv
 import json
 import os
@@ -14,9 +15,14 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
+from torch.optim.swa_utils import update_bn
 
 import run_folder
 import train_with_distortions
+import training
+from distorted_dataset import DistortedImageDataset
+from models import load_run
+from references import load_training_references
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "--references photos --image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 3 --batch_size 16 --refit_interval 1 --device cpu"  # fmt: skip
@@ -160,6 +166,20 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
         train_with_distortions.main(train_with_distortions.parse_args(flags))
     train_with_distortions.main(train_with_distortions.parse_args([*flags, "--resume"]))
     assert kept == [0, 1, 2, 6, 7]
+
+
+def test_what_is_kept_has_batch_norm_statistics_of_more_images_than_an_epochs_end_takes(workplace):
+    train(workplace, "settled", "--train_samples 80 --epochs 1 --no-amp")
+    references, _ = load_training_references("photos", 80, 6, 16, "data", 0)
+    dataset = DistortedImageDataset(references, distortions_per_image=3, turn=True, join=True)
+    batches = [images for images, _ in dataset.batches(training.epoch_order(dataset, 0, 0), 16)]
+    for name in ("best", "last"):
+        model = load_run(workplace / "experiments/settled", name, "cpu").model
+        kept = copy.deepcopy(model.state_dict())
+        for count, same in ((320, True), (256, False)):
+            update_bn(batches[: count // 16], model)
+            found = [torch.allclose(value, kept[at], atol=1e-5) for at, value in model.state_dict().items()]
+            assert all(found) == same
 
 
 @pytest.mark.parametrize("epochs", (1, 5))
