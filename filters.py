@@ -62,7 +62,7 @@ def pixelate(images, side, down, across):
     """
     height, width = images.shape[2:]
     spans = *_blocks(side, down, height), *_blocks(side, across, width)
-    if one_by_one(images) and max(height, width) > WHOLE:
+    if one_by_one(images) and height * width > WHOLE**2:
         return each_on_cpu(images, _pixelate_one, *(values.numpy() for values in spans))
     return _pixelate_batch(images, *spans)
 
@@ -76,11 +76,11 @@ def _blocks(side, origin, size):
 
 
 def _pixelate_one(image, tops, bottoms, lefts, rights, into):
-    """`pixelate` for one image (H, W, 3), large enough that the calls do not count: blocks are summed, then shown."""
+    """`pixelate` for one image (H, W, 3), so large that single calls do not count: blocks are summed, then shown."""
     height, width = image.shape[:2]
     row, row_sources, row_weights, heights = _taps(tops, bottoms)
     column, column_sources, column_weights, widths = _taps(lefts, rights)
-    sums = _weighted_rows(image.reshape(height, -1), row_sources, row_weights.astype(np.uint16))  # below 2**16
+    sums = _weighted_rows(image.reshape(height, -1), row_sources, row_weights.astype(np.uint16))  # up to 255 · 64 · REACH
     sums = cv2.transpose(sums.reshape(-1, width, 3)).reshape(width, -1)
     sums = _weighted_rows(sums, column_sources, column_weights.astype(np.float32))
     shares = (1 / widths / 64**2)[:, None] * (1 / heights).repeat(3)
@@ -90,8 +90,8 @@ def _pixelate_one(image, tops, bottoms, lefts, rights, into):
 
 
 def _taps(start, end):
-    """Of the blocks along one side, from where that of each pixel begins and ends, (size,): the block of each pixel; the
-    pixels that each block sums, (taps, blocks), and their weights in 64ths; each block's length, (blocks,)."""
+    """start, end (size,): of the block that shows each pixel of a side. Gives the number of that block, (size,); and of
+    each block the pixels that it sums, (taps, blocks), their weights in 64ths, and its length, (blocks,)."""
     new = np.diff(start, prepend=-1) > 0
     block, start, end = new.cumsum() - 1, start[new], end[new]
     first = np.floor(start)

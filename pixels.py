@@ -57,7 +57,7 @@ def few_at_a_time(function):
         together = max(1, CPU_PIXELS // images[0, 0].numel())
         if not one_by_one(images) or len(images) <= together:
             return function(images, *values)
-        outputs = from_interleaved(torch.empty_like(interleaved(images)))
+        outputs = torch.empty_like(images, memory_format=torch.channels_last)  # interleaved
         for output, *part in zip(*(each.split(together) for each in (outputs, images, *values))):
             output.copy_(function(*part))
         return outputs

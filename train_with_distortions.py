@@ -257,8 +257,9 @@ def finish(name, model, mixture, train, val, args):
         refit(mixture, model, train, args)
         mixture.calibrate(predict(model, val)[1])
         explain_choice(mixture)
-        finished = {"model": model.state_dict(), "mixture": mixture.state_dict(), "finished": True}
-        run_folder.save(args.folder, name, {**state, **finished})
+        for at, value in model.state_dict().items():
+            state["model"][at].copy_(value)  # in place: last.pt has it twice, and stores it once
+        run_folder.save(args.folder, name, {**state, "mixture": mixture.state_dict(), "finished": True})
     return {"epoch": state["epoch"] + 1, **evaluate(model, mixture, val)}
 
 

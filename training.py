@@ -21,8 +21,8 @@ from models.run import PIXELS_AT_ONCE, forward
 WEIGHT_DECAY = 0.1
 WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
 AVERAGED_SHARE = 0.04  # of a run's steps: the span of the exponential mean of the weights that is validated and kept
-# Images from which the averaged weights get their batch-norm statistics: few for validation after an epoch, and more for
-# what is kept at the end, whose scores they move by less.
+# Images on which the averaged weights' batch-norm statistics are measured: after an epoch, and for the checkpoints that
+# are kept, whose scores chance is to move less.
 BATCH_NORM_IMAGES, FINAL_BATCH_NORM_IMAGES = 256, 4096
 CHECK_INTERVAL = 20  # steps from one look at the loss to the next, for which a GPU has to be waited for
 
@@ -129,11 +129,11 @@ def training_batches(dataset, order, batch_size, device):
     return dataset.batches(ranks.share(order), batch_size // ranks.count(), device)
 
 
-def settle_batch_norm(model, dataset, epoch, args, images=BATCH_NORM_IMAGES):
-    """Measure the averaged weights' own batch-norm statistics on so many images of the epoch: those of the trained weights
-    do not fit them."""
+def settle_batch_norm(model, dataset, epoch, args, count=BATCH_NORM_IMAGES):
+    """Measure batch-norm statistics of a model of averaged weights on so many images of the epoch, a batch at least: the
+    statistics of the trained weights do not fit it."""
     device = next(model.parameters()).device
-    order = epoch_order(dataset, epoch, args.seed)[:images]
+    order = epoch_order(dataset, epoch, args.seed)[: max(count, args.batch_size)]
     with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
         update_bn((images for images, _ in training_batches(dataset, order, args.batch_size, device)), model)
     refuse_not_finite(model.state_dict().values(), args.lr)

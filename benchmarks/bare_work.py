@@ -38,7 +38,7 @@ class BareEpoch:
         self.bare = BareSteps(model, args.image_size, args.batch_size, args.amp, args.lr)
         at_once = min(256, max(1, PIXELS_AT_ONCE // args.image_size**2))
         self.steps = sizes(images, args.batch_size)
-        self.statistics = sizes(min(images, training.BATCH_NORM_IMAGES), args.batch_size)
+        self.statistics = sizes(min(images, max(training.BATCH_NORM_IMAGES, args.batch_size)), args.batch_size)
         self.validation = sizes(args.val_samples * (args.distortions_per_image + 1), at_once)
         self.refit = sizes(min(images, args.gmm_samples), at_once)
 
