@@ -39,8 +39,9 @@ from files import append_line, write_json
 from models.checkpoint import load_checkpoint
 from run_folder import read_log, read_metrics
 
+# 264 images an epoch: more than BATCH_NORM_IMAGES.
 FLAGS = """--references photos --image_size 8 --train_samples 66 --val_samples 4 --distortions_per_image 3 --epochs 4
-           --batch_size 66 --refit_interval 1 --save_interval 0 --device cpu""".split()  # more than BATCH_NORM_IMAGES
+           --batch_size 66 --refit_interval 1 --save_interval 0 --device cpu""".split()
 SELDOM = "--save_interval=0.5"  # seconds, a few epochs: half of the runs train some again
 COMPARED = ("log", "best.pt", "last.pt", "test")
 TITLES = [f"| killed | epochs logged | resumed | {' | '.join(COMPARED)} |", "|---" * (3 + len(COMPARED)) + "|"]

@@ -1,6 +1,5 @@
 """The scripts as users run them: every documented command at a tiny size, in an empty folder."""
 
-import copy
 import csv
 import json
 import os
