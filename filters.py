@@ -80,7 +80,7 @@ def _pixelate_one(image, tops, bottoms, lefts, rights, into):
     height, width = image.shape[:2]
     row, row_sources, row_weights, heights = _taps(tops, bottoms)
     column, column_sources, column_weights, widths = _taps(lefts, rights)
-    sums = _weighted_rows(image.reshape(height, -1), row_sources, row_weights.astype(np.uint16))  # up to 255 · 64 · REACH
+    sums = _weighted_rows(image.reshape(height, -1), row_sources, row_weights.astype(np.uint16))  # to 64 · 3 · 255
     sums = cv2.transpose(sums.reshape(-1, width, 3)).reshape(width, -1)
     sums = _weighted_rows(sums, column_sources, column_weights.astype(np.float32))
     shares = (1 / widths / 64**2)[:, None] * (1 / heights).repeat(3)

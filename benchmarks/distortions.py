@@ -5,8 +5,9 @@
 
 Everyone starts from uint8 images and gives uint8 images, in the shape of its own kind: ours takes a batch in the memory
 layout of training's references, kornia a batch of planes, the others one image after the other. --threads go to torch
-and to OpenCV. Rounds are interleaved, and a time is the median over them. Means and ratios take only the types that both have. The last row is the stream that training uses:
-one call, all types at once, levels from 0.2 to 1. Writes <output>/distortions.json and distortions.md.
+and to OpenCV. Rounds are interleaved, and a time is the median over them. Means and ratios take only the types that
+both have. The last row is the stream that training uses: one call, all types at once, levels from 0.2 to 1.
+Writes <output>/distortions.json and distortions.md.
 """
 
 import argparse
