@@ -271,8 +271,16 @@ def lock_and_die(folder):
         faults.die()
 
 
+@pytest.fixture
+def foreground():
+    """Ctrl-C as in a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
-def test_an_interrupted_fit_ends_at_once_and_says_how_to_go_on(halfway, monkeypatch, capsys, number):
+def test_an_interrupted_fit_ends_at_once_and_says_how_to_go_on(halfway, foreground, monkeypatch, capsys, number):
     interrupted = []
 
     def interrupt(*args, **kwargs):
