@@ -9,6 +9,7 @@ import subprocess
 import sys
 from math import nan
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -182,6 +183,9 @@ def test_what_is_kept_has_batch_norm_statistics_of_more_images_than_an_epochs_en
         assert all(torch.allclose(value, kept[at], atol=1e-5) for at, value in model.state_dict().items())
     before, after = ((folder / name).stat().st_size for name in ("last.prev.pt", "last.pt"))
     assert after < 1.01 * before  # no network is in it twice
+    flags = SimpleNamespace(seed=0, batch_size=16, amp=False, lr=1e-3)
+    training.settle_batch_norm(model, dataset, 0, flags, count=1)  # from which nothing can be learned
+    assert model.backbone.bn1.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize("epochs", (1, 5))
