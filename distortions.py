@@ -182,9 +182,10 @@ def pixelation(images, level, direction, draw):
     Where the grid begins is a free draw. A fixed grid would favour the sides that happen to fit the pixels, and the
     harm would not grow steadily with the level.
     """
-    side = interpolate(level, 1, 1.10, 1.22, 1.45, 2.00, 2.75)  # pixels
+    sides = 1, 1.10, 1.22, 1.45, 2.00, 2.75  # pixels
+    side = interpolate(level, *sides)
     down, across = (side.view(-1, 1) * draw.uniforms(2) * (level > 0).view(-1, 1)).unbind(1)
-    return pixelate(images, side.flatten(), down, across)
+    return pixelate(images, side.flatten(), down, across, max(sides))
 
 
 DISTORTION_TYPES = tuple(DISTORTIONS)

@@ -1,14 +1,14 @@
 """Filters for a batch of bytes in which each image has a kernel of its own."""
 
+import math
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pixels import each_on_cpu, few_at_a_time, from_interleaved, interleaved, one_by_one, product_in_bytes, to_bytes
+from pixels import each_on_cpu, few_at_a_time, from_interleaved, interleaved, one_by_one, to_bytes
 
-REACH = 3  # pixels from one to the farthest that its block holds
-TILE, WHOLE = 16, 64  # pixels of a long side that are summed together, and of a side that is summed as a whole
 BORDERS = {"replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}  # a mode of F.pad: OpenCV's
 
 
@@ -53,100 +53,63 @@ def filter_separably(images, kernels, border):
     return each_on_cpu(images, filter_one, kernels.numpy(), reaches.tolist())
 
 
-def pixelate(images, side, down, across):
-    """Images (B, 3, H, W) uint8 in square blocks of a side of up to REACH pixels: each is averaged, then shown by the
-    pixels whose centres it holds. down, across: where the grid begins; these and side (B,), float32, in pixels.
+def pixelate(images, side, down, across, longest):
+    """Images (B, 3, H, W) uint8 in square blocks: each is averaged, then shown by the pixels whose centres it holds.
 
-    Blocks begin at whole 64ths of a pixel. So the sums fit float32's 24 bits: they are exact, in any order (on a GPU
-    while TensorFloat-32 is off, as torch has it).
+    side, from 1 to `longest`; down, across: where the grid begins; all (B,), float32, in pixels. Blocks begin at whole
+    64ths of a pixel. So, up to a side of 4, the sums fit float32's 24 bits: they are exact, in any order.
     """
     height, width = images.shape[2:]
-    spans = *_blocks(side, down, height), *_blocks(side, across, width)
-    if one_by_one(images) and height * width > WHOLE**2:
-        return each_on_cpu(images, _pixelate_one, *(values.numpy() for values in spans))
-    return _pixelate_batch(images, *spans)
+    return _show_blocks(images, *_blocks(side, down, height, longest), *_blocks(side, across, width, longest))
 
 
-def _blocks(side, origin, size):
-    """Where the block that shows pixel i begins and where it ends, (B, size) each, inside the image, in pixels."""
+def _blocks(side, origin, size, longest):
+    """The blocks along one axis: the number (B, size) of the one that shows each pixel; and of each block the pixels that
+    it touches, (B, blocks, taps), how much of each it holds, alike, and one over its length, (B, blocks)."""
     side, origin = side[:, None], origin[:, None]
-    block = ((torch.arange(size, device=side.device) + 0.5 - origin) / side).floor()
-    edges = torch.stack((block, block + 1)).mul_(side).add_(origin)
-    return edges.mul_(64).round_().div_(64).clamp_(0, size)
-
-
-def _pixelate_one(image, tops, bottoms, lefts, rights, into):
-    """`pixelate` for one image (H, W, 3), so large that single calls do not count: blocks are summed, then shown."""
-    height, width = image.shape[:2]
-    row, row_sources, row_weights, heights = _taps(tops, bottoms)
-    column, column_sources, column_weights, widths = _taps(lefts, rights)
-    sums = _weighted_rows(image.reshape(height, -1), row_sources, row_weights.astype(np.uint16))  # to 64 · 3 · 255
-    sums = cv2.transpose(sums.reshape(-1, width, 3)).reshape(width, -1)
-    sums = _weighted_rows(sums, column_sources, column_weights.astype(np.float32))
-    shares = (1 / widths / 64**2)[:, None] * (1 / heights).repeat(3)
-    shown = cv2.multiply(sums, shares, dtype=cv2.CV_8U).take(column, axis=0)
-    shown = cv2.transpose(shown.reshape(width, -1, 3))
-    shown.reshape(len(shown), -1).take(row, axis=0, out=into.reshape(height, -1), mode="clip")
-
-
-def _taps(start, end):
-    """start, end (size,): of the block that shows each pixel of a side. Gives the number of that block, (size,); and of
-    each block the pixels that it sums, (taps, blocks), their weights in 64ths, and its length, (blocks,)."""
-    new = np.diff(start, prepend=-1) > 0
-    block, start, end = new.cumsum() - 1, start[new], end[new]
-    first = np.floor(start)
-    sources = first + np.arange((np.ceil(end) - first).max())[:, None]
-    weights = np.minimum(sources + 1, end) - np.maximum(sources, start)
-    return block, np.minimum(sources, len(new) - 1).astype(int), (64 * weights).clip(0), end - start
-
-
-def _weighted_rows(values, sources, weights):
-    """Row i as the sum over t of values[sources[t, i]] · weights[t, i], in the type of the weights."""
-    total = np.zeros((sources.shape[1], values.shape[1]), weights.dtype)
-    weighted = np.empty_like(total)
-    for source, weight in zip(sources, weights):
-        total += np.multiply(values.take(source, axis=0), weight[:, None], out=weighted)
-    return total
+    number = ((torch.arange(size, device=side.device) + 0.5 - origin) / side).floor()
+    first = number[:, :1]
+    shown = (number - first).long()
+    blocks = int(shown.max()) + 1 if one_by_one(side) else size + 1  # the most, with roundings: a GPU need not wait
+    edges = (first + torch.arange(blocks + 1, device=side.device)).mul_(side).add_(origin)
+    edges = edges.mul_(64).round_().div_(64).clamp_(0, size)
+    start, end = edges[:, :-1, None], edges[:, 1:, None]
+    pixels = start.floor() + torch.arange(math.ceil(longest) + 1, device=side.device)
+    held = torch.minimum(pixels + 1, end).sub_(torch.maximum(pixels, start)).clamp_(min=0)
+    return shown, pixels.clamp_(max=size - 1).long(), held, 1 / edges.diff().clamp_(min=1 / 64)
 
 
 @few_at_a_time
-def _pixelate_batch(images, tops, bottoms, lefts, rights):
-    """`pixelate` in matrix products, from where the blocks of a row and of a column begin and end, (B, size)."""
-    height, width = images.shape[2:]
-    rows, columns = _overlaps(tops, bottoms), _overlaps(lefts, rights)
-    padded = F.pad(interleaved(images), (0, 0, *_margins(columns, width), *_margins(rows, height)))
-    planes = from_interleaved(padded).float(memory_format=torch.contiguous_format)
-    with torch.autocast(images.device.type, enabled=False):
-        sums = _block_sums(planes.flatten(1, 2), columns)
-        sums = _block_sums(sums.unflatten(2, (3, -1)).flatten(1, 2), rows)[:, :height, : 3 * width].contiguous()
-    heights, widths = bottoms - tops, rights - lefts
-    shares = (1 / heights)[:, :, None] * (1 / widths).repeat_interleave(3, dim=1)[:, None]
-    return from_interleaved(product_in_bytes(sums, shares).unflatten(2, (width, 3)))
+def _show_blocks(images, row, row_pixels, row_held, row_share, column, column_pixels, column_held, column_share):
+    """`pixelate`, from the blocks of rows and of columns: rows are summed, turned to lie as columns, and summed again; the
+    means are shown along each axis on the way back."""
+    pixels = interleaved(images)
+    count, height, width, _ = pixels.shape
+    each = torch.arange(count, device=images.device)[:, None]
+    sums = _weighted_sums(pixels.float().view(count * height, -1), row_pixels + height * each[..., None], row_held)
+    columns = _turned(sums.view(-1, width, 3)).view(width * count, -1)
+    column_pixels = count * column_pixels + each[..., None]
+    sums = _weighted_sums(columns, column_pixels.transpose(0, 1), column_held.transpose(0, 1))
+    shares = column_share.T[:, :, None] * row_share.repeat_interleave(3, dim=1)  # (blocks of a row, B, blocks · 3)
+    means = to_bytes(sums.view(shares.shape).mul_(shares)).flatten(0, 1)
+    columns = means.index_select(0, (count * column + each).T.flatten())
+    rows = _turned(columns.view(width, -1, 3)).view(-1, 3 * width)
+    return from_interleaved(rows.index_select(0, (row + row_share.shape[1] * each).flatten()).view(pixels.shape))
 
 
-def _overlaps(start, end):
-    """(B, tiles, T, K): how much of each of K pixels is in the block that pixel t of a tile shows, from where its block
-    begins and ends, (B, size). One tile of the whole size sees all of it, others REACH pixels to either side."""
-    size = start.shape[1]
-    tile, reach = (size, 0) if size <= WHOLE else (TILE, REACH)
-    start, end = (F.pad(edge, (0, -size % tile)).view(len(start), -1, tile, 1) for edge in (start, end))
-    first = torch.arange(0, size, tile, device=start.device).view(-1, 1, 1)
-    source = first + torch.arange(-reach, tile + reach, device=start.device)  # (tiles, 1, K)
-    return torch.minimum(source + 1, end).sub_(torch.maximum(source, start)).clamp_(min=0)
+def _turned(pixels):
+    """(N, M, 3) of pixels (M, N, 3), contiguous."""
+    if not one_by_one(pixels):
+        return pixels.transpose(0, 1).contiguous()
+    turned = torch.empty((pixels.shape[1], pixels.shape[0], 3), dtype=pixels.dtype)
+    cv2.transpose(pixels.numpy(), turned.numpy())
+    return turned
 
 
-def _margins(overlaps, size):
-    """Pixels that the tiles see before and behind the image's."""
-    tiles, tile, near = overlaps.shape[1:]
-    reach = (near - tile) // 2
-    return reach, tiles * tile - size + reach
-
-
-def _block_sums(values, overlaps):
-    """values (B, M, N), with margins, summed along N under overlaps (B, tiles, T, K), and turned: (B, tiles · T, M)."""
-    tile, near = overlaps.shape[2:]
-    windows = values.unfold(2, near, tile)  # (B, M, tiles, K)
-    return (overlaps @ windows.permute(0, 2, 3, 1)).flatten(1, 2)
+def _weighted_sums(values, rows, weights):
+    """(…, N) sums of rows of values (M, N), by their numbers (…, taps) and weights alike, flattened to two axes."""
+    taps = rows.shape[-1]
+    return F.embedding_bag(rows.reshape(-1, taps), values, per_sample_weights=weights.reshape(-1, taps), mode="sum")
 
 
 def _correlate(images, kernels, border):

@@ -75,16 +75,6 @@ def to_bytes(values):
     return bytes_
 
 
-def product_in_bytes(values, factors):
-    """The nearest bytes, uint8, of values × factors in grey levels, both (B, …); values may be overwritten."""
-    if not one_by_one(values):
-        return to_bytes(values.mul_(factors))
-    bytes_ = torch.empty(values.shape, dtype=torch.uint8)
-    flat = (each.view(len(each), -1).numpy() for each in (values, factors, bytes_))
-    cv2.multiply(*flat, dtype=cv2.CV_8U)  # one pass
-    return bytes_
-
-
 def channel_means(images):
     """(B, 3) float64: each channel's mean over an image of bytes, from exact sums."""
     if not one_by_one(images):

@@ -2,9 +2,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
-from filters import BORDERS, _block_sums, _blocks, _margins, _overlaps, filter_each, filter_separably, pixelate
+from filters import BORDERS, _blocks, _weighted_sums, filter_each, filter_separably, pixelate
 from references import load_photo
 
 SIZES = ((8, 9), (32, 32), (33, 8), (131, 20))
@@ -50,27 +49,46 @@ def test_a_separable_filter_is_rounded_once(height, width, both_ways):
         assert is_rounded(result, cv2.filter2D(values, -1, whole, borderType=cv2.BORDER_REFLECT_101))
 
 
-@pytest.mark.parametrize("height, width", (*SIZES, (70, 200), (64, 65)))
-def test_pixelate_shows_the_mean_of_the_block_that_holds_a_pixels_centre(height, width, both_ways):
+@pytest.mark.parametrize("largest", (2.75, 3.984375, 5.5))
+@pytest.mark.parametrize("height, width", (*SIZES, (70, 200)))
+def test_pixelate_shows_the_mean_of_the_block_that_holds_a_pixels_centre(height, width, largest, both_ways):
     """Pixels are drawn 64 times as large, so that every block is made of whole values."""
-    images, sides = pieces(height, width), torch.tensor([1.0, 1.75, 2.75])
+    images, sides = pieces(height, width), torch.tensor([1.0, 1.75, largest])
     down, across = torch.tensor([0.0, 1.25, 2.5]), torch.tensor([0.0, 0.5, 1.75])
     where = zip(sides.tolist(), down.tolist(), across.tolist())
-    for image, (side, y, x), result in zip(images, where, pixelate(images, sides, down, across)):
+    for image, (side, y, x), result in zip(images, where, pixelate(images, sides, down, across, largest)):
         expected = image.permute(1, 2, 0).numpy().astype(np.float64)
         for axis, origin in ((0, y), (1, x)):
             expected = block_means(expected, side, origin, axis)
         assert is_rounded(result, expected)
 
 
-@pytest.mark.parametrize("size", (32, 200))
-def test_sums_of_blocks_are_exact(size):
-    values, sides = torch.randint(240, 256, (50, size, size)).float(), 1 + 1.75 * torch.rand(50)
-    overlaps = _overlaps(*_blocks(sides, sides * torch.rand(50), size))
-    before, behind = _margins(overlaps, size)
-    values = F.pad(values, (before, behind, before, behind))
-    twice = [_block_sums(_block_sums(x, o), o) for x, o in ((values, overlaps), (values.double(), overlaps.double()))]
-    assert torch.equal(twice[0].double(), twice[1]) and twice[0].max() > 1000
+def test_pixelate_has_room_for_one_block_more_than_pixels(both_ways):
+    """The grid is so near the first pixel's centre, and behind it, that only rounding puts the last one's behind it."""
+    images, origin = pieces(32, 32), torch.full((3,), 0.50000006)
+    result = pixelate(images, torch.ones(3), origin, origin, longest=1)
+    assert torch.equal(result[:, :, ::31, ::31], images[:, :, ::31, ::31])
+
+
+@pytest.mark.parametrize("side", (1, 2.75, 2.99, 5))
+def test_blocks_hold_all_that_lies_between_their_edges(side):
+    sides = torch.full((10000,), float(side))
+    shown, _, held, share = _blocks(sides, sides * torch.rand(10000), 40, side)
+    lengths = held.sum(2).gather(1, shown)  # of those that are shown
+    assert torch.allclose(lengths * share.gather(1, shown), torch.ones(10000, 40))
+
+
+@pytest.mark.parametrize("largest", (2.75, 4))
+def test_sums_of_blocks_are_exact(largest):
+    """Blocks of 50 images, on the same 50 rows."""
+    values, sides = torch.randint(240, 256, (50, 1000)).float(), 1 + (largest - 1) * torch.rand(50)
+    _, rows, held, _ = _blocks(sides, sides * torch.rand(50), 50, largest)
+
+    def twice(values, held):
+        return _weighted_sums(_weighted_sums(values, rows, held)[:50], rows, held)
+
+    sums = twice(values, held)
+    assert torch.equal(sums.double(), twice(values.double(), held.double())) and sums.max() > 1000
 
 
 def block_means(values, side, origin, axis):

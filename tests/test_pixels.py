@@ -20,12 +20,6 @@ def test_bytes_are_the_nearest_and_no_value_wraps():
     assert pixels.to_bytes(values.clone()).tolist() == expected
 
 
-def test_a_product_is_rounded_to_bytes():
-    values, factors = 60 * torch.rand(3, 50), 6 * torch.rand(3, 50)
-    expected = (values * factors).clamp(0, 255).round()
-    assert torch.equal(pixels.product_in_bytes(values, factors), expected.byte())
-
-
 def test_images_are_interleaved_without_a_copy_where_they_are_already():
     flat = pixels.interleaved(BATCH)
     assert flat.is_contiguous() and torch.equal(flat, BATCH.permute(0, 2, 3, 1))
