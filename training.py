@@ -15,6 +15,7 @@ from errors import UserError
 from metrics import cluster_measures, plcc, srcc
 from models.losses import cluster_loss, quality_loss, type_loss
 from models.muon import Muon
+from models.precision import has_bfloat16
 from models.quality_net import SINGLE_PIXEL
 from models.run import PIXELS_AT_ONCE, forward
 
@@ -183,13 +184,9 @@ def make_deterministic(seed):
 
 def resolve_amp(args, device):
     """bfloat16 where it was asked for, or by default where it is native; on a CPU, only where it is sound."""
-    if device.type == "cuda":
-        native, sound = torch.cuda.is_bf16_supported(including_emulation=False), True
-    else:
-        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        sound = args.image_size > SINGLE_PIXEL[args.stem]
+    sound = device.type == "cuda" or args.image_size > SINGLE_PIXEL[args.stem]
     if args.amp and not sound:
         raise UserError(
             f"--amp: bfloat16 gradients are not sound on a CPU at --image_size {args.image_size}; leave it out"
         )
-    return bool(native and sound) if args.amp is None else args.amp
+    return bool(has_bfloat16(device) and sound) if args.amp is None else args.amp

@@ -2,6 +2,8 @@
 
 import torch
 
+from models.precision import has_bfloat16
+
 MOMENTUM = 0.9
 ITERATIONS = 4
 RATE = 20  # of an orthogonal step, in units of the learning rate
@@ -47,12 +49,29 @@ class Muon(torch.optim.AdamW):
 def orthogonalized(matrix):
     """Towards the nearest matrix with orthonormal rows (or columns, if they are fewer): singular values from a
     hundredth of the matrix's norm on end between 0.5 and 1.3, smaller ones grow 140-fold. A Newton-Schulz iteration in
-    bfloat16 on any device."""
-    a, b, c = QUINTIC
-    x = matrix.bfloat16()
+    bfloat16 where the device has it, else in float32."""
+    in_bfloat16 = has_bfloat16(matrix.device)
+    x = matrix.bfloat16() if in_bfloat16 else matrix.float()
     wide = x if x.shape[0] <= x.shape[1] else x.T
     wide = wide / wide.norm().clamp(min=1e-12)
+    wide = _iterated(wide) if in_bfloat16 else _iterated_at_once(wide)
+    return (wide if x.shape[0] <= x.shape[1] else wide.T).to(matrix.dtype)
+
+
+def _iterated(wide):
+    a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         gram = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return (wide if x.shape[0] <= x.shape[1] else wide.T).to(matrix.dtype)
+    return wide
+
+
+def _iterated_at_once(wide):
+    """The factors of all iterations are multiplied before they are applied: less work, and float32 has the digits."""
+    a, b, c = QUINTIC
+    gram, product = wide @ wide.T, torch.eye(len(wide), device=wide.device)
+    for _ in range(ITERATIONS):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        gram, product = factor @ gram @ factor, factor @ product
+    return product @ wide
