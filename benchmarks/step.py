@@ -3,8 +3,8 @@
     python benchmarks/step.py
     python benchmarks/step.py --backbone resnet50 --image_size 96 --rounds 3
 
-The same network takes the same steps of forward, backward and optimizer in each way, in turn. Training runs as the row
-that says so. What torch.compile takes to begin with is not in its rate, but told.
+The same network takes the same steps of forward, backward and optimizer in each way, in turn: in bfloat16 only where the
+device has it. Training runs as the row that says so. What torch.compile takes to begin with is not in its rate, but told.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from timing import medians, tell
 
 from command_line import HelpFormatter, run_script, whole
 from distortions import DISTORTION_TYPES
+from models.precision import has_bfloat16
 from models.quality_net import BACKBONES, QualityNet, resolve_stem
 from models.run import choose_device
 
@@ -28,8 +29,7 @@ WAYS = {
     "float32": {},
     "float32, channels last": {"channels_last": True},
     "bfloat16": {"amp": True},
-    "bfloat16, channels last (training's way)": {"amp": True, "channels_last": True},
-    "bfloat16, channels last, compiled": {"amp": True, "channels_last": True, "compiled": True},
+    "bfloat16, channels last": {"amp": True, "channels_last": True},
 }
 
 
@@ -49,8 +49,7 @@ def parse_args(argv=None):
 
 def main(args):
     device = choose_device(args.device)
-    ways = {name: way for name, way in WAYS.items() if args.compile or not way.get("compiled")}
-    steps = {name: steps_of(args, device, **way) for name, way in ways.items()}
+    steps = {name: steps_of(args, device, **way) for name, way in ways_on(device, args.compile).items()}
     first = {name: first_step(each, args.batch_size) for name, each in steps.items()}
     candidates = {name: partial(several, each, args.steps, args.batch_size) for name, each in steps.items()}
     seconds = {name: value / args.steps for name, value in medians(candidates, args.rounds, device).items()}
@@ -59,6 +58,14 @@ def main(args):
     tell(args.output, "step", device, (["way", "rate, of the slowest's", "the first step takes as long as"], rows),
          backbone=args.backbone, image_size=args.image_size, batch_size=args.batch_size, first_seconds=first,
          images_per_second={name: args.batch_size / step for name, step in seconds.items()})  # fmt: skip
+
+
+def ways_on(device, compiled):
+    """{name: how} of the ways that are timed there, the last of them training's, and compiled if so."""
+    ways = {name: way for name, way in WAYS.items() if has_bfloat16(device) or not way.get("amp")}
+    name, way = ways.popitem()
+    ways[f"{name} (training's way)"] = way
+    return ways | {f"{name}, compiled": way | {"compiled": True}} if compiled else ways
 
 
 def steps_of(args, device, channels_last=False, amp=False, compiled=False):
