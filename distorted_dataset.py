@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from matplotlib.backend_bases import FigureCanvasBase
 
 from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from distortions import (
@@ -29,7 +28,6 @@ from distortions import (
 from draws import FIXED, PARTS, Draw, make_key
 from errors import UserError
 from pixels import from_interleaved, interleaved
-from plots import plot_distortion_examples, plot_pair
 
 __all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "Labels", "apply_distortion"]
 SEAM = (0.25, 0.75)  # of the width: where two references are joined
@@ -114,6 +112,8 @@ class DistortedImageDataset:
 
     def show(self, i):
         """A Figure for a notebook: image i beside its reference, with what was done to it."""
+        from plots import plot_pair  # a slow import, not needed for --help
+
         item, reference = self[i], self._references(torch.tensor([range(len(self))[i]]))[0]
         title = f"{item.type}, level {item.level:.2f}, quality {item.quality:.0f}"
         return plot_pair(reference.numpy(), item.image.numpy(), title)
@@ -229,6 +229,9 @@ def parse_args(argv=None):
 
 
 def main(args):
+    from matplotlib.backend_bases import FigureCanvasBase  # a slow import, not needed for --help
+
+    from plots import plot_distortion_examples
     from references import largest_side, load_training_references, resolve_source
 
     suffix, formats = Path(args.output).suffix[1:].lower(), FigureCanvasBase.get_supported_filetypes()

@@ -3,27 +3,24 @@
 import warnings
 
 import numpy as np
-from scipy import stats
-from scipy.optimize import curve_fit
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
+import scipy  # which loads a part of it when that is first used
 
 ACTIVE_SHARE = 0.02  # a cluster is active from this share of images on
 
 
 def srcc(true, predicted):
     """Spearman's rank correlation, −1 to 1; nan where either side is constant."""
-    return _correlation(stats.spearmanr, true, predicted)
+    return _correlation(scipy.stats.spearmanr, true, predicted)
 
 
 def plcc(true, predicted):
     """Pearson's linear correlation, −1 to 1; nan where either side is constant."""
-    return _correlation(stats.pearsonr, true, predicted)
+    return _correlation(scipy.stats.pearsonr, true, predicted)
 
 
 def krcc(true, predicted):
     """Kendall's rank correlation (tau-b), −1 to 1; nan where either side is constant."""
-    return _correlation(stats.kendalltau, true, predicted)
+    return _correlation(scipy.stats.kendalltau, true, predicted)
 
 
 def rmse(true, predicted):
@@ -68,7 +65,7 @@ def fit_logistic(true, predicted):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the covariance, which is not used
-                b1, b2, b3, b4, b5 = curve_fit(monotone, x, y, start, maxfev=1000)[0]
+                b1, b2, b3, b4, b5 = scipy.optimize.curve_fit(monotone, x, y, start, maxfev=1000)[0]
         except RuntimeError:
             continue  # this search does not settle; the line and the other one are left
         b1, b2, b4 = height * b1**2, b2**2 / scale, height * b4**2 / scale
@@ -114,6 +111,9 @@ def cluster_measures(clusters, types, n_clusters):
     arithmetic mean of the entropies, 0–1; ari: adjusted Rand index, 1 is equal and 0 is chance; purity: share of
     images whose type is their cluster's most frequent one.
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # slow imports, not needed for --help
+    from sklearn.metrics.cluster import contingency_matrix
+
     shares = np.bincount(clusters, minlength=n_clusters) / len(clusters)
     present = shares[shares > 0]
     return {

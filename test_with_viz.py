@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import plots
 from command_line import MAX_SEED, HelpFormatter, run_script, whole
 from distortions import DISTORTIONS
 from errors import UserError
@@ -208,6 +207,8 @@ def steps_in_words(dataset, i):
 
 def figures(args, run, log, dataset, predictions, metrics):
     """Yield (file name, Figure) in the order in which they are best read."""
+    import plots  # a slow import, not needed for --help
+
     labels, classes, types = dataset.labels, dataset.class_names, dataset.labels.type.numpy()
     true, predicted, clusters = labels.quality.double().numpy(), predictions.qualities, predictions.clusters
     n_clusters = predictions.responsibilities.shape[1]
@@ -270,6 +271,8 @@ def pca(z):
 
 def samples_figure(dataset, predictions, subtitle):
     """Typical images over the range of quality, and those scored best and worst."""
+    from plots import plot_samples  # a slow import, not needed for --help
+
     labels = dataset.labels
     true, error = labels.quality.double().numpy(), np.abs(predictions.qualities - labels.quality.double().numpy())
     by_quality = np.random.default_rng(0).permutation(len(true))[: 40 * EXAMPLES]
@@ -285,7 +288,7 @@ def samples_figure(dataset, predictions, subtitle):
         scores = f"predicted {predictions.qualities[i]:.0f}, true {true[i]:.0f}"
         captions[i] = f"{what}{level}\n{scores}\ncluster {predictions.clusters[i]}"
     images = {i: dataset.images(torch.tensor([i]))[0].numpy() for i in captions}
-    return plots.plot_samples(images, captions, rows, subtitle)
+    return plot_samples(images, captions, rows, subtitle)
 
 
 if __name__ == "__main__":

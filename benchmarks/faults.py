@@ -69,7 +69,7 @@ def half_a_file(path, write, previous=None):
 # {moment: (what is called, what it has done of its work when the kill strikes)}
 MOMENTS = {
     "in a training step": ("training.Muon.step", nothing),
-    "in a fit of the mixture": ("models.mixture.GaussianMixture._m_step", nothing),
+    "in a fit of the mixture": ("sklearn.mixture.GaussianMixture._m_step", nothing),
     "in a validation": ("train_with_distortions.evaluate", nothing),
     "half a line in the log": ("run_folder.append_line", half_a_line),
     "after a line in the log": ("run_folder.append_line", append_line),

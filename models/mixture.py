@@ -4,9 +4,8 @@ identity from one fit to the next."""
 import math
 
 import numpy as np
+import scipy  # which loads a part of it when that is first used
 import torch
-from scipy.optimize import linear_sum_assignment
-from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from errors import UserError
@@ -121,6 +120,8 @@ class Mixture(nn.Module):
 
     def _maximize(self, k, standardised, start, seed):
         """Expectation-maximisation from a start: scikit-learn's fitted GaussianMixture of k components."""
+        from sklearn.mixture import GaussianMixture  # a slow import, not needed for --help
+
         model = GaussianMixture(k, reg_covar=REG_COVAR, max_iter=MAX_ITERATIONS, random_state=seed, **start)
         try:
             return model.fit(standardised)
@@ -150,5 +151,6 @@ def match(before, after, k, new_k):
     below new_k. Components that match no old one take the numbers that are left."""
     overlap = np.zeros((k, new_k), np.int64)
     np.add.at(overlap, (before, after), 1)
-    _, new = linear_sum_assignment(overlap[:new_k], maximize=True)  # an old one from new_k on cannot keep its number
+    old = overlap[:new_k]  # an old one from new_k on cannot keep its number
+    _, new = scipy.optimize.linear_sum_assignment(old, maximize=True)
     return np.concatenate([new, np.setdiff1d(np.arange(new_k), new)])

@@ -288,7 +288,7 @@ def test_an_interrupted_fit_ends_at_once_and_says_how_to_go_on(halfway, foregrou
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr("models.mixture.GaussianMixture._m_step", interrupt)
+    monkeypatch.setattr("sklearn.mixture.GaussianMixture._m_step", interrupt)
     with pytest.raises(SystemExit) as end:
         resume(halfway)
     assert end.value.code == 130 and time.perf_counter() - interrupted[0] < 2
@@ -350,7 +350,7 @@ def test_weights_and_statistics_that_are_not_finite_are_never_saved(halfway, mon
 
 
 def test_a_mixture_that_cannot_be_fitted_is_told_with_its_epoch(halfway, monkeypatch):
-    monkeypatch.setattr("models.mixture.GaussianMixture.fit", raising(ValueError("ill-defined covariance")))
+    monkeypatch.setattr("sklearn.mixture.GaussianMixture.fit", raising(ValueError("ill-defined covariance")))
     line = stopped(halfway)
     assert line.startswith("error: epoch 3: the mixture cannot be fitted: ill-defined covariance; start again with")
     assert load_checkpoint(halfway / "last.pt")["epoch"] == 1
