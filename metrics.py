@@ -1,7 +1,5 @@
 """Measures of a quality prediction and of a clustering: numpy arrays in, floats out."""
 
-import warnings
-
 import numpy as np
 import scipy  # which loads a part of it when that is first used
 
@@ -57,17 +55,13 @@ def fit_logistic(true, predicted):
     center, scale, height = predicted.mean(), np.copysign(predicted.std(), slope), max(true.std(), 1e-9)
     x, y = (predicted - center) / scale, (true - true.mean()) / height
 
-    def monotone(x, b1, b2, b3, b4, b5):
-        return logistic(x, b1**2, b2**2, b3, b4**2, b5)
+    def residuals(b):
+        return logistic(x, b[0] ** 2, b[1] ** 2, b[2], b[3] ** 2, b[4]) - y
 
     fits = [line]
     for start in ((1, 1, 0, 0.7, 0), (1.2, 2.5, _steepest(x, y), 0.3, 0)):  # a gentle curve, a step
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the covariance, which is not used
-                b1, b2, b3, b4, b5 = scipy.optimize.curve_fit(monotone, x, y, start, maxfev=1000)[0]
-        except RuntimeError:
-            continue  # this search does not settle; the line and the other one are left
+        # To a step there is no end of ever steeper curves: the last of them will do.
+        b1, b2, b3, b4, b5 = scipy.optimize.least_squares(residuals, start, method="lm", max_nfev=300, x_scale="jac").x
         b1, b2, b4 = height * b1**2, b2**2 / scale, height * b4**2 / scale
         fits.append(np.array([b1, b2, center + scale * b3, b4, true.mean() + height * b5 - b4 * center]))
     return min(fits, key=lambda b: np.sum((logistic(predicted, *b) - true) ** 2))

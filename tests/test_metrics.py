@@ -49,7 +49,7 @@ def test_the_fitted_map_keeps_the_order_and_finds_known_parameters(scores):
     assert metrics.fit_logistic(metrics.logistic(grid, *known), grid) == pytest.approx(known, rel=1e-3)
 
 
-@pytest.mark.parametrize("step", (20, 35, 50, 63, 70, 85))
+@pytest.mark.parametrize("step", (10, 20, 35, 50, 63, 70, 85, 92))
 def test_a_hard_step_is_fitted_wherever_it_is(step):
     rng = np.random.default_rng(0)
     predicted = rng.uniform(0, 100, 400)
