@@ -185,7 +185,7 @@ def pixelation(images, level, direction, draw):
     sides = 1, 1.10, 1.22, 1.45, 2.00, 2.75  # pixels
     side = interpolate(level, *sides)
     down, across = (side.view(-1, 1) * draw.uniforms(2) * (level > 0).view(-1, 1)).unbind(1)
-    return pixelate(images, side.flatten(), down, across, max(sides))
+    return pixelate(images, side.flatten(), down, across, longest=max(sides))
 
 
 DISTORTION_TYPES = tuple(DISTORTIONS)

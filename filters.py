@@ -1,6 +1,7 @@
 """Filters for a batch of bytes in which each image has a kernel of its own."""
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -53,19 +54,42 @@ def filter_separably(images, kernels, border):
     return each_on_cpu(images, filter_one, kernels.numpy(), reaches.tolist())
 
 
-def pixelate(images, side, down, across, longest):
+@few_at_a_time
+def pixelate(images, side, down, across, *, longest):
     """Images (B, 3, H, W) uint8 in square blocks: each is averaged, then shown by the pixels whose centres it holds.
 
     side, from 1 to `longest`; down, across: where the grid begins; all (B,), float32, in pixels. Blocks begin at whole
-    64ths of a pixel. So, up to a side of 4, the sums fit float32's 24 bits: they are exact, in any order.
+    64ths of a pixel. So, for sides below 4 by a 64th or more, the sums fit float32's 24 bits: they are exact, in any order.
     """
-    height, width = images.shape[2:]
-    return _show_blocks(images, *_blocks(side, down, height, longest), *_blocks(side, across, width, longest))
+    pixels = interleaved(images)
+    count, height, width, _ = pixels.shape
+    rows, columns = _blocks(side, down, height, longest), _blocks(side, across, width, longest)
+    image = torch.arange(count, device=images.device)[:, None]
+
+    lines = pixels.float().view(count * height, -1)
+    lines = _weighted_sums(lines, rows.pixels + height * image[..., None], rows.held)
+    lines = _turned(lines.view(-1, width, 3)).view(width * count, -1)
+    touched = count * columns.pixels + image[..., None]
+    sums = _weighted_sums(lines, touched.transpose(0, 1), columns.held.transpose(0, 1))
+    shares = columns.share.T[:, :, None] * rows.share.repeat_interleave(3, dim=1)  # (blocks of a row, B, blocks · 3)
+    means = to_bytes(sums.view(shares.shape).mul_(shares)).flatten(0, 1)
+
+    shown = means.index_select(0, (count * columns.shown + image).T.flatten())
+    shown = _turned(shown.view(width, -1, 3)).view(-1, 3 * width)
+    shown = shown.index_select(0, (rows.share.shape[1] * image + rows.shown).flatten())
+    return from_interleaved(shown.view(pixels.shape))
+
+
+class Blocks(NamedTuple):
+    """Those along one axis."""
+
+    shown: torch.Tensor  # (B, size) int64: which of them shows each pixel
+    pixels: torch.Tensor  # (B, blocks, taps) int64: those that each touches
+    held: torch.Tensor  # (B, blocks, taps) float32: how much of these it holds
+    share: torch.Tensor  # (B, blocks) float32: one over its length
 
 
 def _blocks(side, origin, size, longest):
-    """The blocks along one axis: the number (B, size) of the one that shows each pixel; and of each block the pixels that
-    it touches, (B, blocks, taps), how much of each it holds, alike, and one over its length, (B, blocks)."""
     side, origin = side[:, None], origin[:, None]
     number = ((torch.arange(size, device=side.device) + 0.5 - origin) / side).floor()
     first = number[:, :1]
@@ -76,25 +100,8 @@ def _blocks(side, origin, size, longest):
     start, end = edges[:, :-1, None], edges[:, 1:, None]
     pixels = start.floor() + torch.arange(math.ceil(longest) + 1, device=side.device)
     held = torch.minimum(pixels + 1, end).sub_(torch.maximum(pixels, start)).clamp_(min=0)
-    return shown, pixels.clamp_(max=size - 1).long(), held, 1 / edges.diff().clamp_(min=1 / 64)
-
-
-@few_at_a_time
-def _show_blocks(images, row, row_pixels, row_held, row_share, column, column_pixels, column_held, column_share):
-    """`pixelate`, from the blocks of rows and of columns: rows are summed, turned to lie as columns, and summed again; the
-    means are shown along each axis on the way back."""
-    pixels = interleaved(images)
-    count, height, width, _ = pixels.shape
-    each = torch.arange(count, device=images.device)[:, None]
-    sums = _weighted_sums(pixels.float().view(count * height, -1), row_pixels + height * each[..., None], row_held)
-    columns = _turned(sums.view(-1, width, 3)).view(width * count, -1)
-    column_pixels = count * column_pixels + each[..., None]
-    sums = _weighted_sums(columns, column_pixels.transpose(0, 1), column_held.transpose(0, 1))
-    shares = column_share.T[:, :, None] * row_share.repeat_interleave(3, dim=1)  # (blocks of a row, B, blocks · 3)
-    means = to_bytes(sums.view(shares.shape).mul_(shares)).flatten(0, 1)
-    columns = means.index_select(0, (count * column + each).T.flatten())
-    rows = _turned(columns.view(width, -1, 3)).view(-1, 3 * width)
-    return from_interleaved(rows.index_select(0, (row + row_share.shape[1] * each).flatten()).view(pixels.shape))
+    share = 1 / edges.diff().clamp_(min=1 / 64)  # not of 0: some may lie outside the image, where no pixel shows them
+    return Blocks(shown, pixels.clamp_(max=size - 1).long(), held, share)
 
 
 def _turned(pixels):

@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))  # the project's modules
 
 import numpy as np
 import torch
+from spans import SLOW_IMPORTS
 from tqdm import tqdm
 
 from command_line import HelpFormatter, run_script, whole
@@ -121,7 +122,8 @@ def children():
     """Makes processes that have the imports behind them."""
     os.environ["PYTHONPATH"] = str(ROOT)  # of the server that they come from
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_with_distortions", "test_with_viz", "torchvision.models", "torch._dynamo"])
+    scripts, slow = ["train_with_distortions", "test_with_viz"], ["torchvision.models", "torch._dynamo", "plots"]
+    context.set_forkserver_preload([*scripts, *slow, *SLOW_IMPORTS])
     return context
 
 

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import ExitStack, chdir
+from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,6 +14,8 @@ import torch
 
 import train_with_distortions as script
 from references import absolute
+
+SLOW_IMPORTS = "scipy.optimize", "scipy.stats", "sklearn.metrics", "sklearn.mixture"  # which wait for their first use
 
 
 def flags_of(args):
@@ -23,6 +26,8 @@ def flags_of(args):
 
 def run(flags, patches):
     """A run of the script in an empty folder, with these functions in the places of others."""
+    for name in SLOW_IMPORTS:
+        import_module(name)  # now, not in the time of the function that needs it first
     with ExitStack() as stack:
         stack.enter_context(chdir(stack.enter_context(tempfile.TemporaryDirectory())))
         for target, function in patches.items():

@@ -56,7 +56,7 @@ def test_pixelate_shows_the_mean_of_the_block_that_holds_a_pixels_centre(height,
     images, sides = pieces(height, width), torch.tensor([1.0, 1.75, largest])
     down, across = torch.tensor([0.0, 1.25, 2.5]), torch.tensor([0.0, 0.5, 1.75])
     where = zip(sides.tolist(), down.tolist(), across.tolist())
-    for image, (side, y, x), result in zip(images, where, pixelate(images, sides, down, across, largest)):
+    for image, (side, y, x), result in zip(images, where, pixelate(images, sides, down, across, longest=largest)):
         expected = image.permute(1, 2, 0).numpy().astype(np.float64)
         for axis, origin in ((0, y), (1, x)):
             expected = block_means(expected, side, origin, axis)
@@ -73,22 +73,22 @@ def test_pixelate_has_room_for_one_block_more_than_pixels(both_ways):
 @pytest.mark.parametrize("side", (1, 2.75, 2.99, 5))
 def test_blocks_hold_all_that_lies_between_their_edges(side):
     sides = torch.full((10000,), float(side))
-    shown, _, held, share = _blocks(sides, sides * torch.rand(10000), 40, side)
-    lengths = held.sum(2).gather(1, shown)  # of those that are shown
-    assert torch.allclose(lengths * share.gather(1, shown), torch.ones(10000, 40))
+    blocks = _blocks(sides, sides * torch.rand(10000), 40, side)
+    lengths, shares = (values.gather(1, blocks.shown) for values in (blocks.held.sum(2), blocks.share))
+    assert torch.allclose(lengths * shares, torch.ones(10000, 40))
 
 
-@pytest.mark.parametrize("largest", (2.75, 4))
+@pytest.mark.parametrize("largest", (2.75, 3.984375))
 def test_sums_of_blocks_are_exact(largest):
     """Blocks of 50 images, on the same 50 rows."""
     values, sides = torch.randint(240, 256, (50, 1000)).float(), 1 + (largest - 1) * torch.rand(50)
-    _, rows, held, _ = _blocks(sides, sides * torch.rand(50), 50, largest)
+    blocks = _blocks(sides, sides * torch.rand(50), 50, largest)
 
     def twice(values, held):
-        return _weighted_sums(_weighted_sums(values, rows, held)[:50], rows, held)
+        return _weighted_sums(_weighted_sums(values, blocks.pixels, held)[:50], blocks.pixels, held)
 
-    sums = twice(values, held)
-    assert torch.equal(sums.double(), twice(values.double(), held.double())) and sums.max() > 1000
+    sums = twice(values, blocks.held)
+    assert torch.equal(sums.double(), twice(values.double(), blocks.held.double())) and sums.max() > 1000
 
 
 def block_means(values, side, origin, axis):
