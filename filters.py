@@ -54,16 +54,23 @@ def filter_separably(images, kernels, border):
     return each_on_cpu(images, filter_one, kernels.numpy(), reaches.tolist())
 
 
-@few_at_a_time
 def pixelate(images, side, down, across, *, longest):
     """Images (B, 3, H, W) uint8 in square blocks: each is averaged, then shown by the pixels whose centres it holds.
 
     side, from 1 to `longest`; down, across: where the grid begins; all (B,), float32, in pixels. Blocks begin at whole
     64ths of a pixel. So, for sides below 4 by a 64th or more, the sums fit float32's 24 bits: they are exact, in any order.
     """
+    height, width = images.shape[2:]
+    return _show_blocks(images, *_blocks(side, down, height, longest), *_blocks(side, across, width, longest))
+
+
+@few_at_a_time
+def _show_blocks(images, *values):
+    """`pixelate`, from the Blocks of the rows and of the columns: lines are summed, turned, and summed again; the means
+    are shown along each axis on the way back."""
+    rows, columns = Blocks(*values[:4]), Blocks(*values[4:])
     pixels = interleaved(images)
     count, height, width, _ = pixels.shape
-    rows, columns = _blocks(side, down, height, longest), _blocks(side, across, width, longest)
     image = torch.arange(count, device=images.device)[:, None]
 
     lines = pixels.float().view(count * height, -1)

@@ -50,16 +50,16 @@ def each_on_cpu(images, change, *parameters):
 
 def few_at_a_time(function):
     """On a CPU give the function of images (B, 3, H, W) uint8 and other values (B, …), which gives bytes, a few of them
-    at a time; and its settings, by name, each time."""
+    at a time."""
 
     @wraps(function)
-    def in_parts(images, *values, **settings):
+    def in_parts(images, *values):
         together = max(1, CPU_PIXELS // images[0, 0].numel())
         if not one_by_one(images) or len(images) <= together:
-            return function(images, *values, **settings)
+            return function(images, *values)
         outputs = torch.empty_like(images, memory_format=torch.channels_last)  # interleaved
         for output, *part in zip(*(each.split(together) for each in (outputs, images, *values))):
-            output.copy_(function(*part, **settings))
+            output.copy_(function(*part))
         return outputs
 
     return in_parts
