@@ -60,8 +60,9 @@ def fit_logistic(true, predicted):
 
     fits = [line]
     for start in ((1, 1, 0, 0.7, 0), (1.2, 2.5, _steepest(x, y), 0.3, 0)):  # a gentle curve, a step
-        # To a step there is no end of ever steeper curves: the last of them will do.
-        b1, b2, b3, b4, b5 = scipy.optimize.least_squares(residuals, start, method="lm", max_nfev=300, x_scale="jac").x
+        # To a step there is no end of ever steeper curves: the last of them will do. (least_squares would give other last
+        # digits wherever the arrays lie in memory.)
+        b1, b2, b3, b4, b5 = scipy.optimize.leastsq(residuals, start, maxfev=1000, full_output=True)[0]
         b1, b2, b4 = height * b1**2, b2**2 / scale, height * b4**2 / scale
         fits.append(np.array([b1, b2, center + scale * b3, b4, true.mean() + height * b5 - b4 * center]))
     return min(fits, key=lambda b: np.sum((logistic(predicted, *b) - true) ** 2))
