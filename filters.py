@@ -97,6 +97,7 @@ class Blocks(NamedTuple):
 
 
 def _blocks(side, origin, size, longest):
+    """The Blocks of an axis of so many pixels; the rest as for `pixelate`."""
     side, origin = side[:, None], origin[:, None]
     number = ((torch.arange(size, device=side.device) + 0.5 - origin) / side).floor()
     first = number[:, :1]
