@@ -4,6 +4,8 @@ import numpy as np
 import scipy  # which loads a part of it when that is first used
 
 ACTIVE_SHARE = 0.02  # a cluster is active from this share of images on
+STEEPNESS = 0.5, 500  # of a fitted logistic over predictions of unit deviation: nearly a line, a step
+GRID = 16  # of its first search: values of the steepness, and of the center
 
 
 def srcc(true, predicted):
@@ -45,35 +47,63 @@ def logistic(x, b1, b2, b3, b4, b5):
 def fit_logistic(true, predicted):
     """Least-squares parameters (5,) of a monotone `logistic`: b1, b2 and b4 are not negative for predictions that rise
     with the truth. (Left free, it can bend back on itself, which is no map from scores to opinions.) A straight line
-    (b1 = 0) where that is better, or where there are too few images."""
+    (b1 = 0) where that is better, or where there are too few images.
+
+    With steepness and center given, the rest is linear (variable projection: Golub and Pereyra, SIAM Journal on
+    Numerical Analysis 1973), so only those two are searched, within bounds. A search for all five follows ever steeper
+    curves, and where it stops hangs on the last digits.
+    """
     if np.ptp(predicted) == 0:
         return np.array([0, 0, 0, 0, true.mean()])
-    slope, offset = np.polyfit(predicted, true, 1)
-    line = np.array([0, 1, 0, slope, offset])
-    if len(true) <= len(line):
-        return line
-    center, scale, height = predicted.mean(), np.copysign(predicted.std(), slope), max(true.std(), 1e-9)
-    x, y = (predicted - center) / scale, (true - true.mean()) / height
+    x, y = predicted - predicted.mean(), true - true.mean()
+    scale = np.copysign(x.std(), (x * y).sum())
+    x = x / scale
+    ranked, shares = np.sort(x), np.linspace(0, 1, len(x))
 
-    def residuals(b):
-        return logistic(x, b[0] ** 2, b[1] ** 2, b[2], b[3] ** 2, b[4]) - y
+    def curve(place):
+        """b2, b3 and the values (N,) of mean 0 of the logistic at (log of the steepness, share of images before the
+        center)."""
+        b2, b3 = np.exp(place[0]), np.interp(place[1], shares, ranked)
+        values = logistic(x, 1, b2, b3, 0, 0)
+        return b2, b3, values - values.mean()
 
-    fits = [line]
-    for start in ((1, 1, 0, 0.7, 0), (1.2, 2.5, _steepest(x, y), 0.3, 0)):  # a gentle curve, a step
-        # To a step there is no end of ever steeper curves: the last of them will do. (least_squares would give other last
-        # digits wherever the arrays lie in memory.)
-        b1, b2, b3, b4, b5 = scipy.optimize.leastsq(residuals, start, maxfev=1000, full_output=True)[0]
-        b1, b2, b4 = height * b1**2, b2**2 / scale, height * b4**2 / scale
-        fits.append(np.array([b1, b2, center + scale * b3, b4, true.mean() + height * b5 - b4 * center]))
-    return min(fits, key=lambda b: np.sum((logistic(predicted, *b) - true) ** 2))
+    def error(place):
+        values = curve(place)[2]
+        b1, b4 = _not_negative(values, x, y)
+        return ((b1 * values + b4 * x - y) ** 2).mean()
+
+    if len(true) > 5:
+        b2, b3, values = curve(_lowest(error, np.log(STEEPNESS), (0, 1)))
+        b1, b4 = _not_negative(values, x, y)
+    else:
+        b1, b2, b3, b4 = 0, 1, 0, (x * y).mean()
+    b2, b3, b4 = b2 / scale, predicted.mean() + scale * b3, b4 / scale
+    b5 = np.mean(true - logistic(predicted, b1, b2, b3, b4, 0))
+    return np.array([b1, b2, b3, b4, b5])
 
 
-def _steepest(x, y):
-    """Where y rises most: the border between those two neighbouring tenths of x whose means differ most."""
-    order = np.argsort(x, kind="stable")
-    means = [part.mean() for part in np.array_split(y[order], 10) if len(part)]
-    borders = [part[0] for part in np.array_split(x[order], 10) if len(part)]
-    return borders[1 + int(np.argmax(np.diff(means)))]
+def _not_negative(u, v, y):
+    """a, b ≥ 0 for which a·u + b·v is nearest to y. All (N,) of mean 0. (Sums of products: the last digits of a matrix
+    product are those of the processor's threads.)"""
+    uu, uv, vv, uy, vy = ((p * q).sum() for p, q in ((u, u), (u, v), (v, v), (u, y), (v, y)))
+    determinant = uu * vv - uv**2
+    if determinant > 1e-9 * uu * vv:
+        a, b = (uy * vv - vy * uv) / determinant, (vy * uu - uy * uv) / determinant
+        if a >= 0 and b >= 0:
+            return a, b
+    if max(uy, 0) ** 2 / uu > max(vy, 0) ** 2 / vv:
+        return uy / uu, 0
+    return 0, max(vy, 0) / vv
+
+
+def _lowest(error, *ranges):
+    """Where an error is lowest: (len(ranges),), from the best place of a grid on."""
+    low, high = np.array(ranges, dtype=float).T
+    best = scipy.optimize.brute(error, ranges, Ns=GRID, finish=None)
+    step = (high - low) / (GRID - 1) / np.where(best < (low + high) / 2, 2, -2)  # half a mesh, inwards
+    simplex = np.clip(best + step * np.eye(len(low) + 1, len(low)), low, high)
+    options = {"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-14}
+    return scipy.optimize.minimize(error, simplex[-1], method="Nelder-Mead", bounds=ranges, options=options).x
 
 
 QUALITY_MEASURES = {measure.__name__: measure for measure in (srcc, plcc, plcc_logistic, krcc, rmse, mae)}

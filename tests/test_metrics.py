@@ -56,6 +56,16 @@ def test_a_hard_step_is_fitted_wherever_it_is(step):
     assert metrics.plcc_logistic(100.0 * (predicted > step) + rng.normal(0, 3, 400), predicted) > 0.97
 
 
+@pytest.mark.parametrize("images", (6, 30, 1000))
+def test_the_logistic_fit_does_not_hang_on_last_digits(images):
+    rng = np.random.default_rng(2)
+    predicted = rng.normal(50, 10, images)
+    for true in (rng.uniform(20, 100, images), predicted, 100.0 * (predicted > 50)):  # noise, a line, a step
+        order = rng.permutation(images)  # sums are rounded in another way
+        fit = metrics.plcc_logistic(true, predicted)
+        assert metrics.plcc_logistic(true[order], predicted[order]) == pytest.approx(fit, abs=1e-10)
+
+
 def test_logistic_has_its_known_shape():
     assert metrics.logistic(np.array([3.0]), 2, 1, 3, 0, 7)[0] == 7
     assert metrics.logistic(np.array([900.0]), 2, 1, 3, 0, 7)[0] == pytest.approx(8)
