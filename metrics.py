@@ -60,21 +60,22 @@ def fit_logistic(true, predicted):
     x = x / scale
     ranked, shares = np.sort(x), np.linspace(0, 1, len(x))
 
-    def curve(place):
-        """b2, b3 and the values (N,) of mean 0 of the logistic at (log of the steepness, share of images before the
-        center)."""
-        b2, b3 = np.exp(place[0]), np.interp(place[1], shares, ranked)
+    def curve(place, x):
+        """b2, b3 (…, 1) and values (…, N) of mean 0 of the logistic at places (…, 2): the log of its steepness, and the
+        share of images before its center."""
+        b2, b3 = np.exp(place[..., :1]), np.interp(place[..., 1:], shares, ranked)
         values = logistic(x, 1, b2, b3, 0, 0)
-        return b2, b3, values - values.mean()
+        return b2, b3, values - values.mean(-1, keepdims=True)
 
-    def error(place):
-        values = curve(place)[2]
+    def error(place, x, y):
+        values = curve(place, x)[2]
         b1, b4 = _not_negative(values, x, y)
-        return ((b1 * values + b4 * x - y) ** 2).mean()
+        return ((b1[..., None] * values + b4[..., None] * x - y) ** 2).mean(-1)
 
     if len(true) > 5:
-        b2, b3, values = curve(_lowest(error, np.log(STEEPNESS), (0, 1)))
-        b1, b4 = _not_negative(values, x, y)
+        place = _lowest(error, (np.log(STEEPNESS), (0, 1)), _means(x, y), (x, y))
+        b2, b3, values = curve(place, x)
+        (b1, b4), b2, b3 = _not_negative(values, x, y), b2[0], b3[0]
     else:
         b1, b2, b3, b4 = 0, 1, 0, (x * y).mean()
     b2, b3, b4 = b2 / scale, predicted.mean() + scale * b3, b4 / scale
@@ -82,28 +83,39 @@ def fit_logistic(true, predicted):
     return np.array([b1, b2, b3, b4, b5])
 
 
+def _means(x, y, parts=100):
+    """Means of x and of y over neighbours in x: two arrays of mean 0 and of at most so many."""
+    order, starts = np.lexsort((y, x)), np.unique(np.linspace(0, len(x), parts, endpoint=False).astype(int))
+    means = (np.add.reduceat(values[order], starts) / np.diff(starts, append=len(x)) for values in (x, y))
+    return [values - values.mean() for values in means]
+
+
 def _not_negative(u, v, y):
-    """a, b ≥ 0 for which a·u + b·v is nearest to y. All (N,) of mean 0. (Sums of products: the last digits of a matrix
-    product are those of the processor's threads.)"""
-    uu, uv, vv, uy, vy = ((p * q).sum() for p, q in ((u, u), (u, v), (v, v), (u, y), (v, y)))
+    """a, b ≥ 0 (…) for which a·u + b·v is nearest to y. u (…, N), v, y (N,), all of mean 0. (Sums of products: the last
+    digits of a matrix product are those of the processor's threads.)"""
+    (uu, uv, uy), (vv, vy) = ((u * p).sum(-1) for p in (u, v, y)), ((v * p).sum(-1) for p in (v, y))
+    flat = uu < 1e-12 * len(v)  # steep, and its center beyond the images
+    uu, uy = np.where(flat, 1, uu), np.where(flat, 0, uy)
     determinant = uu * vv - uv**2
-    if determinant > 1e-9 * uu * vv:
-        a, b = (uy * vv - vy * uv) / determinant, (vy * uu - uy * uv) / determinant
-        if a >= 0 and b >= 0:
-            return a, b
-    if max(uy, 0) ** 2 / uu > max(vy, 0) ** 2 / vv:
-        return uy / uu, 0
-    return 0, max(vy, 0) / vv
+    independent = determinant > 1e-9 * uu * vv
+    determinant = np.where(independent, determinant, 1)
+    a, b = (uy * vv - vy * uv) / determinant, (vy * uu - uy * uv) / determinant
+    both = independent & (a >= 0) & (b >= 0)
+    uy, vy = np.maximum(uy, 0), np.maximum(vy, 0)
+    first = uy**2 * vv > vy**2 * uu
+    return np.where(both, a, np.where(first, uy / uu, 0)), np.where(both, b, np.where(first, 0, vy / vv))
 
 
-def _lowest(error, *ranges):
-    """Where an error is lowest: (len(ranges),), from the best place of a grid on."""
-    low, high = np.array(ranges, dtype=float).T
-    best = scipy.optimize.brute(error, ranges, Ns=GRID, finish=None)
+def _lowest(error, ranges, few, all_):
+    """Where an error is lowest, (2,): the best place of a grid for a few images, and from there on for all. error takes
+    places (…, 2) and images."""
+    low, high = np.array(ranges).T
+    grid = np.stack(np.meshgrid(*np.linspace(low, high, GRID).T, indexing="ij"), -1)
+    errors = error(grid, *few)
+    best = grid[np.unravel_index(errors.argmin(), errors.shape)]
     step = (high - low) / (GRID - 1) / np.where(best < (low + high) / 2, 2, -2)  # half a mesh, inwards
-    simplex = np.clip(best + step * np.eye(len(low) + 1, len(low)), low, high)
-    options = {"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-14}
-    return scipy.optimize.minimize(error, simplex[-1], method="Nelder-Mead", bounds=ranges, options=options).x
+    options = {"initial_simplex": best + step * [[0, 0], [1, 0], [0, 1]], "xatol": 1e-6, "fatol": 1e-12}
+    return scipy.optimize.minimize(error, best, all_, method="Nelder-Mead", bounds=ranges, options=options).x
 
 
 QUALITY_MEASURES = {measure.__name__: measure for measure in (srcc, plcc, plcc_logistic, krcc, rmse, mae)}
