@@ -22,7 +22,7 @@ results: .venv/installed
 	$(BIN)/python summarize_runs.py $(SEEDS:%=experiments/full_seed%)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

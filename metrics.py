@@ -114,7 +114,7 @@ def _lowest(error, ranges, few, all_):
     errors = error(grid, *few)
     best = grid[np.unravel_index(errors.argmin(), errors.shape)]
     step = (high - low) / (GRID - 1) / np.where(best < (low + high) / 2, 2, -2)  # half a mesh, inwards
-    options = {"initial_simplex": best + step * [[0, 0], [1, 0], [0, 1]], "xatol": 1e-6, "fatol": 1e-12}
+    options = {"initial_simplex": best + step * [[0, 0], [1, 0], [0, 1]], "xatol": 1e-4, "fatol": 1e-9}
     return scipy.optimize.minimize(error, best, all_, method="Nelder-Mead", bounds=ranges, options=options).x
 
 

@@ -12,7 +12,6 @@ import argparse
 import io
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -31,7 +30,7 @@ sys.path.insert(0, str(ROOT))  # the project's modules
 
 import numpy as np
 import torch
-from spans import SLOW_IMPORTS
+from preloaded import preloaded
 from tqdm import tqdm
 
 from command_line import HelpFormatter, run_script, whole
@@ -118,18 +117,9 @@ def train(folder, name, flags=(), moment=None, kill_at=None, test=False):
     write_json(f"{name}.calls.json", came)
 
 
-def children():
-    """Makes processes that have the imports behind them."""
-    os.environ["PYTHONPATH"] = str(ROOT)  # of the server that they come from
-    context = multiprocessing.get_context("forkserver")
-    scripts, slow = ["train_with_distortions", "test_with_viz"], ["torchvision.models", "torch._dynamo", "plots"]
-    context.set_forkserver_preload([*scripts, *slow, *SLOW_IMPORTS])
-    return context
-
-
 def run(*args, **kwargs):
     """train(…) in a process of its own; returns its exit code."""
-    child = children().Process(target=train, args=args, kwargs=kwargs)
+    child = preloaded().Process(target=train, args=args, kwargs=kwargs)
     child.start()
     child.join()
     return child.exitcode
@@ -137,7 +127,7 @@ def run(*args, **kwargs):
 
 def run_and_kill(folder, name, seconds, flags):
     """A run that is killed from outside so many seconds after it began. Returns whether it was still under way."""
-    child = children().Process(target=train, args=(folder, name, flags))
+    child = preloaded().Process(target=train, args=(folder, name, flags))
     child.start()
     while not (folder / "experiments" / name / "config.json").exists() and child.is_alive():
         time.sleep(0.01)

@@ -13,7 +13,6 @@ stopped and trains nothing twice. At the end: <output>/<name>.md, a table, <name
 
 import argparse
 import json
-import multiprocessing
 import os
 import shlex
 import sys
@@ -28,6 +27,7 @@ import torch
 from arms import ARMS, GROUPS, WITHOUT
 from classical import gather_classical
 from judge import gather, gather_type_head, judge_unknown, paired_difference
+from preloaded import preloaded
 from tables import FIGURE_COLUMNS, cluster_table, left_out_table, own_table, quality_table, refit_table, values_of
 from tqdm import tqdm
 
@@ -123,9 +123,8 @@ def train_all(tasks, args):
     """Train and test what is not there yet, several at a time, each in a process of its own."""
     todo = [task for task in tasks if not is_done(args, *task)]
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.jobs)))  # of each process
-    spawn = multiprocessing.get_context("spawn")
     bar = tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc="runs", unit="run")
-    with bar, ProcessPoolExecutor(args.jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
+    with bar, ProcessPoolExecutor(args.jobs, mp_context=preloaded(), max_tasks_per_child=1) as pool:
         running = {pool.submit(run_arm, args, *task): task for task in todo}
         try:
             for done in as_completed(running):

@@ -11,11 +11,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from preloaded import LATE_IMPORTS
 
 import train_with_distortions as script
 from references import absolute
-
-SLOW_IMPORTS = "scipy.optimize", "scipy.stats", "sklearn.metrics", "sklearn.mixture"  # which wait for their first use
 
 
 def flags_of(args):
@@ -26,7 +25,7 @@ def flags_of(args):
 
 def run(flags, patches):
     """A run of the script in an empty folder, with these functions in the places of others."""
-    for name in SLOW_IMPORTS:
+    for name in LATE_IMPORTS:
         import_module(name)  # now, not in the time of the function that needs it first
     with ExitStack() as stack:
         stack.enter_context(chdir(stack.enter_context(tempfile.TemporaryDirectory())))

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from references import load_training_references
 
 def pytest_configure():
     torch.set_num_threads(1)  # two workers share two cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 
 @pytest.fixture(autouse=True)

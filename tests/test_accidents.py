@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import faults  # noqa: E402
+from preloaded import preloaded  # noqa: E402
 
 import display_viz_english  # noqa: E402
 import files  # noqa: E402
@@ -247,7 +248,7 @@ def test_a_second_run_of_the_same_name_is_refused(halfway):
 
 
 def test_of_two_runs_started_at_the_same_time_one_refuses(tmp_path):
-    context = faults.children()
+    context = preloaded()
     pair = [context.Process(target=faults.train, args=(tmp_path, "twin", FLAGS)) for _ in range(2)]
     for run in pair:
         run.start()
@@ -258,7 +259,7 @@ def test_of_two_runs_started_at_the_same_time_one_refuses(tmp_path):
 
 
 def test_the_lock_of_a_dead_process_does_not_block(tmp_path):
-    child = faults.children().Process(target=lock_and_die, args=(tmp_path,))
+    child = preloaded().Process(target=lock_and_die, args=(tmp_path,))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL and (tmp_path / "lock").exists()

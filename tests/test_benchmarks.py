@@ -1,10 +1,8 @@
 """The benchmarks as users run them, at a tiny size, and what their rows are made of."""
 
 import json
-import os
 import pkgutil
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from classical import brisque_features  # noqa: E402
 from cluster_losses import CLUSTER_LOSSES, tempered  # noqa: E402
 from judge import auroc, best_lifts, late_refits, paired_difference, types_with_own_cluster  # noqa: E402
 from old_labels import OldDataset, old_quality  # noqa: E402
+from processes import run_script  # noqa: E402
 from tested import read_columns  # noqa: E402
 
 import train_with_distortions  # noqa: E402
@@ -33,11 +32,9 @@ from models.mixture import REG_COVAR, Mixture  # noqa: E402
 
 def benchmark(command, folder, status=0):
     name, *flags = shlex.split(command)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(folder / ".mpl")}
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / name, *flags], cwd=folder, env=environment,
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout, done.stderr
+    ended, output, problem = run_script(ROOT / "benchmarks" / name, flags, folder)
+    assert ended == status, output + problem
+    return output, problem
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
+from processes import run_script, run_script_of_a_copy
 from torch.optim.swa_utils import update_bn
 
 import run_folder
@@ -26,18 +27,16 @@ from models.checkpoint import load_checkpoint
 from references import load_training_references
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = "--references photos --image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 3 --batch_size 16 --refit_interval 1 --device cpu"  # fmt: skip
+TINY = "--references photos --image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 3 --batch_size 24 --refit_interval 1 --device cpu"  # fmt: skip
 
 
 def script(command, folder, code=ROOT, status=0):
     """Run a documented command line in a folder; returns (stdout, stderr)."""
     name, *flags = command.removeprefix("python ").split()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(Path(folder) / ".mpl")}
-    done = subprocess.run(
-        [sys.executable, code / name, *flags], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout, done.stderr
+    run = run_script if code == ROOT else run_script_of_a_copy
+    ended, output, problem = run(code / name, flags, folder)
+    assert ended == status, output + problem
+    return output, problem
 
 
 def train(folder, name, extra="", tiny=TINY, status=0):
@@ -162,7 +161,7 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
 
     monkeypatch.setattr(train_with_distortions, "evaluate", evaluate)
     monkeypatch.setattr(run_folder, "save_checkpoint", save)
-    flags = f"--experiment_name ties {TINY} --epochs 9 --save_interval 0".split()
+    flags = f"--experiment_name ties {TINY} --batch_size 48 --epochs 9 --save_interval 0".split()
     with pytest.raises(KeyboardInterrupt):
         train_with_distortions.main(train_with_distortions.parse_args(flags))
     train_with_distortions.main(train_with_distortions.parse_args([*flags, "--resume"]))
@@ -171,19 +170,19 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
 
 def test_what_is_kept_has_batch_norm_statistics_of_more_images_than_an_epochs_end_takes(workplace):
     """Of all 320, not of 256."""
-    train(workplace, "settled", "--train_samples 80 --epochs 1 --no-amp")
+    train(workplace, "settled", "--train_samples 80 --batch_size 64 --epochs 1 --no-amp")
     folder = workplace / "experiments" / "settled"
     references, _ = load_training_references("photos", 80, 6, 16, "data", 0)
     dataset = DistortedImageDataset(references, distortions_per_image=3, turn=True, join=True)
-    batches = [images for images, _ in dataset.batches(training.epoch_order(dataset, 0, 0), 16)]
+    batches = [images for images, _ in dataset.batches(training.epoch_order(dataset, 0, 0), 64)]
     model = load_run(folder, device="cpu").model
     for name, count in (("last.prev.pt", 256), ("last.pt", 320), ("best.pt", 320)):
-        update_bn(batches[: count // 16], model)
+        update_bn(batches[: count // 64], model)
         kept = load_checkpoint(folder / name)["model"]
         assert all(torch.allclose(value, kept[at], atol=1e-5) for at, value in model.state_dict().items())
     before, after = ((folder / name).stat().st_size for name in ("last.prev.pt", "last.pt"))
     assert after < 1.01 * before  # no network is in it twice
-    flags = SimpleNamespace(seed=0, batch_size=16, amp=False, lr=1e-3)
+    flags = SimpleNamespace(seed=0, batch_size=64, amp=False, lr=1e-3)
     training.settle_batch_norm(model, dataset, 0, flags, count=1)  # from which nothing can be learned
     settled = model.backbone.bn1.running_mean.clone()
     update_bn(batches[:1], model)

@@ -1,7 +1,6 @@
 """The timing benchmarks at a tiny size, and that both sides of a comparison do the same work."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import startup  # noqa: E402
 import step  # noqa: E402
 from bare_work import BareEpoch  # noqa: E402
 from inference import photograph, tiles_of  # noqa: E402
+from processes import run_script  # noqa: E402
 from spans import run as run_in_place  # noqa: E402
 from timing import medians  # noqa: E402
 
@@ -36,11 +36,9 @@ TINY = "--references photos --image_size 16 --train_samples 8 --val_samples 4 --
 
 def run(script, folder):
     name, *flags = shlex.split(script)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, ROOT / name, *flags], cwd=folder, env=environment, capture_output=True,
-                          text=True)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    ended, output, problem = run_script(ROOT / name, flags, folder)
+    assert ended == 0, output + problem
+    return output
 
 
 @pytest.fixture(scope="module")
