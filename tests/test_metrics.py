@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 import metrics
 
@@ -64,6 +64,18 @@ def test_the_logistic_fit_does_not_hang_on_last_digits(images):
         order = rng.permutation(images)  # sums are rounded in another way
         fit = metrics.plcc_logistic(true, predicted)
         assert metrics.plcc_logistic(true[order], predicted[order]) == pytest.approx(fit, abs=1e-10)
+
+
+def test_the_linear_part_of_the_fit_is_the_nearest_without_negative_weights():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        u, v, y = (values - values.mean() for values in rng.normal(size=(3, 20)))
+        for first, second in ((u, v), (u, 2 * u), (0 * u, v)):
+            with np.errstate(all="raise"):
+                weights = np.array(metrics._not_negative(first, second, y))
+            nearest = optimize.nnls(np.stack([first, second], 1), y)[1]
+            assert (weights >= 0).all()
+            assert np.linalg.norm(weights @ [first, second] - y) == pytest.approx(nearest, abs=1e-9)
 
 
 def test_logistic_has_its_known_shape():
