@@ -5,7 +5,8 @@ import scipy  # which loads a part of it when that is first used
 
 ACTIVE_SHARE = 0.02  # a cluster is active from this share of images on
 STEEPNESS = 0.5, 500  # of a fitted logistic over predictions of unit deviation: nearly a line, a step
-GRID = 16  # of its first search: values of the steepness, and of the center
+PARAMETERS = 5  # of the logistic
+GRID = 16  # of the fit's first search: values of the steepness, and of the center
 
 
 def srcc(true, predicted):
@@ -45,46 +46,63 @@ def logistic(x, b1, b2, b3, b4, b5):
 
 
 def fit_logistic(true, predicted):
-    """Least-squares parameters (5,) of a monotone `logistic`: b1, b2 and b4 are not negative for predictions that rise
+    """Parameters (5,) of a monotone `logistic` by least squares: b1, b2 and b4 are not negative for predictions that rise
     with the truth. (Left free, it can bend back on itself, which is no map from scores to opinions.) A straight line
-    (b1 = 0) where that is better, or where there are too few images.
+    (b1 = 0) where that is better, or where there are no more images than parameters.
 
     With steepness and center given, the rest is linear (variable projection: Golub and Pereyra, SIAM Journal on
-    Numerical Analysis 1973), so only those two are searched, within bounds. A search for all five follows ever steeper
-    curves, and where it stops hangs on the last digits.
+    Numerical Analysis 1973), so only those two are searched, within bounds: over a grid, and from its best place on.
+    (A search for all five follows ever steeper curves, and where it stops hangs on the last digits.) Of
+    only dozens of images, or predictions that tell little, a lower error may be elsewhere.
     """
-    if np.ptp(predicted) == 0:
+    if np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return np.array([0, 0, 0, 0, true.mean()])
     x, y = predicted - predicted.mean(), true - true.mean()
-    scale = np.copysign(x.std(), (x * y).sum())
-    x = x / scale
-    ranked, shares = np.sort(x), np.linspace(0, 1, len(x))
-
-    def curve(place, x):
-        """b2, b3 (…, 1) and values (…, N) of mean 0 of the logistic at places (…, 2): the log of its steepness, and the
-        share of images before its center."""
-        b2, b3 = np.exp(place[..., :1]), np.interp(place[..., 1:], shares, ranked)
-        values = logistic(x, 1, b2, b3, 0, 0)
-        return b2, b3, values - values.mean(-1, keepdims=True)
-
-    def error(place, x, y):
-        values = curve(place, x)[2]
-        b1, b4 = _not_negative(values, x, y)
-        return ((b1[..., None] * values + b4[..., None] * x - y) ** 2).mean(-1)
-
-    if len(true) > 5:
-        place = _lowest(error, (np.log(STEEPNESS), (0, 1)), _means(x, y), (x, y))
-        b2, b3, values = curve(place, x)
+    x_scale, y_scale = np.copysign(x.std(), (x * y).sum()), y.std()
+    x, y = x / x_scale, y / y_scale
+    if len(true) > PARAMETERS:
+        place = _lowest_place(x, y)
+        b2, b3, values = _curves(place, x, np.sort(x))
         (b1, b4), b2, b3 = _not_negative(values, x, y), b2[0], b3[0]
     else:
         b1, b2, b3, b4 = 0, 1, 0, (x * y).mean()
-    b2, b3, b4 = b2 / scale, predicted.mean() + scale * b3, b4 / scale
+    b1, b2, b3, b4 = b1 * y_scale, b2 / x_scale, predicted.mean() + x_scale * b3, b4 * y_scale / x_scale
     b5 = np.mean(true - logistic(predicted, b1, b2, b3, b4, 0))
     return np.array([b1, b2, b3, b4, b5])
 
 
+def _lowest_place(x, y):
+    """The place (2,) of the curve (see `_curves`) with the lowest error: the best one of a grid for means of
+    neighbouring images, and from there on for all. x, y (N,) of mean 0 and unit deviation."""
+    ranges, ranked = (np.log(STEEPNESS), (0, 1)), np.sort(x)
+    low, high = np.array(ranges).T
+    grid = np.stack(np.meshgrid(*np.linspace(low, high, GRID).T, indexing="ij"), -1)
+    errors = _errors(grid, *_means(x, y), ranked)
+    best = grid[np.unravel_index(errors.argmin(), errors.shape)]
+    step = (high - low) / (GRID - 1) / np.where(best < (low + high) / 2, 2, -2)  # half a mesh, inwards
+    options = {"initial_simplex": best + step * [[0, 0], [1, 0], [0, 1]], "xatol": 1e-4, "fatol": 1e-9}
+    found = scipy.optimize.minimize(_errors, best, (x, y, ranked), method="Nelder-Mead", bounds=ranges, options=options)
+    return found.x
+
+
+def _curves(places, x, ranked):
+    """Logistics at places (…, 2): the log of the steepness, and the share of the ranked values before the center.
+    Returns b2, b3 (…, 1), and the values (…, N) of mean 0 at x (N,)."""
+    b2, b3 = np.exp(places[..., :1]), np.interp(places[..., 1:], np.linspace(0, 1, len(ranked)), ranked)
+    values = logistic(x, 1, b2, b3, 0, 0)
+    return b2, b3, values - values.mean(-1, keepdims=True)
+
+
+def _errors(places, x, y, ranked):
+    """Mean squared errors (…) of the best sums of a curve and a line, rounded: where errors are equal, as between two
+    predictions, their last digits must not decide where a search goes."""
+    values = _curves(places, x, ranked)[2]
+    b1, b4 = _not_negative(values, x, y)
+    return np.round(((b1[..., None] * values + b4[..., None] * x - y) ** 2).mean(-1), 10)
+
+
 def _means(x, y, parts=100):
-    """Means of x and of y over neighbours in x: two arrays of mean 0 and of at most so many."""
+    """Means of x and of y over neighbours in x, to start a search from: two arrays of mean 0, of at most so many."""
     order, starts = np.lexsort((y, x)), np.unique(np.linspace(0, len(x), parts, endpoint=False).astype(int))
     means = (np.add.reduceat(values[order], starts) / np.diff(starts, append=len(x)) for values in (x, y))
     return [values - values.mean() for values in means]
@@ -95,7 +113,7 @@ def _not_negative(u, v, y):
     digits of a matrix product are those of the processor's threads.)"""
     (uu, uv, uy), (vv, vy) = ((u * p).sum(-1) for p in (u, v, y)), ((v * p).sum(-1) for p in (v, y))
     flat = uu < 1e-12 * len(v)  # steep, and its center beyond the images
-    uu, uy = np.where(flat, 1, uu), np.where(flat, 0, uy)
+    uu, uv, uy = np.where(flat, 1, uu), np.where(flat, 0, uv), np.where(flat, 0, uy)
     determinant = uu * vv - uv**2
     independent = determinant > 1e-9 * uu * vv
     determinant = np.where(independent, determinant, 1)
@@ -104,18 +122,6 @@ def _not_negative(u, v, y):
     uy, vy = np.maximum(uy, 0), np.maximum(vy, 0)
     first = uy**2 * vv > vy**2 * uu
     return np.where(both, a, np.where(first, uy / uu, 0)), np.where(both, b, np.where(first, 0, vy / vv))
-
-
-def _lowest(error, ranges, few, all_):
-    """Where an error is lowest, (2,): the best place of a grid for a few images, and from there on for all. error takes
-    places (…, 2) and images."""
-    low, high = np.array(ranges).T
-    grid = np.stack(np.meshgrid(*np.linspace(low, high, GRID).T, indexing="ij"), -1)
-    errors = error(grid, *few)
-    best = grid[np.unravel_index(errors.argmin(), errors.shape)]
-    step = (high - low) / (GRID - 1) / np.where(best < (low + high) / 2, 2, -2)  # half a mesh, inwards
-    options = {"initial_simplex": best + step * [[0, 0], [1, 0], [0, 1]], "xatol": 1e-4, "fatol": 1e-9}
-    return scipy.optimize.minimize(error, best, all_, method="Nelder-Mead", bounds=ranges, options=options).x
 
 
 QUALITY_MEASURES = {measure.__name__: measure for measure in (srcc, plcc, plcc_logistic, krcc, rmse, mae)}

@@ -2,20 +2,24 @@
 
 import multiprocessing
 import os
+import sys
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 LATE_IMPORTS = "scipy.optimize", "scipy.stats", "sklearn.metrics", "sklearn.mixture"  # which wait for their first use
+SCRIPTS = "train_with_distortions", "test_with_viz"
 
 
 def preloaded():
-    """A context of multiprocessing whose processes are forked from one that has imported everything."""
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(ROOT) not in paths:  # of the server that they come from
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    """A context of multiprocessing whose processes are forked from a server that has imported all that training and
+    testing need. They have the environment of the first call, and PYTHONPATH and PYTHONSAFEPATH of the server. Where forking is not safe or not there, they import for themselves."""
+    if sys.platform in ("darwin", "win32"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    scripts, slow = ["train_with_distortions", "test_with_viz"], ["torchvision.models", "torch._dynamo", "plots"]
-    context.set_forkserver_preload([*scripts, *slow, *LATE_IMPORTS])
+    context.set_forkserver_preload([*SCRIPTS, *LATE_IMPORTS, "torchvision.models", "torch._dynamo", "plots"])
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONSAFEPATH="1"):  # not the folder it is in
+        forkserver.ensure_running()
     return context

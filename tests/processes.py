@@ -1,4 +1,4 @@
-"""Scripts in processes of their own, as users run them, but with the slow imports behind them: torch alone takes seconds."""
+"""Scripts in processes of their own, as users run them."""
 
 import os
 import runpy
@@ -7,31 +7,35 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
-from preloaded import preloaded  # noqa: E402
+from preloaded import ROOT, preloaded
 
 
-def run_script(path, flags, folder):
-    """Run a script of the project in a folder: (exit status, stdout, stderr)."""
-    with TemporaryDirectory() as said:
-        outputs = [Path(said, name) for name in ("stdout", "stderr")]
-        child = preloaded().Process(target=_run, args=(str(path), [*map(str, flags)], str(folder), outputs))
+def run_preloaded(path, flags, folder):
+    """Run a script of the project in a folder, its slow imports behind it: (exit status, stdout, stderr)."""
+    with TemporaryDirectory() as written:
+        outputs = [Path(written, name) for name in ("stdout", "stderr")]
+        for output in outputs:
+            output.touch()
+        args = str(path), [*map(str, flags)], str(folder), outputs, dict(os.environ)
+        child = preloaded().Process(target=_run, args=args)
         child.start()
         child.join()
-        return child.exitcode, *(path.read_text() for path in outputs)
+        return child.exitcode, *(output.read_text() for output in outputs)
 
 
-def run_script_of_a_copy(path, flags, folder):
-    """The same, with imports from the script's folder and all of them yet to come."""
+def run_afresh(path, flags, folder):
+    """The same in a process that shares nothing with another: imports, hash seed, places in memory."""
     done = subprocess.run([sys.executable, path, *flags], cwd=folder, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
-def _run(path, flags, folder, outputs):
+def _run(path, flags, folder, outputs, environment):
     for stream, output in enumerate(outputs, start=1):
-        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), stream)
+        os.dup2(os.open(output, os.O_WRONLY), stream)
     os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
     sys.argv = [path, *flags]
-    sys.path.insert(0, str(Path(path).parent))
+    installed = (entry for entry in sys.path if ROOT not in (Path(entry), Path(entry).parent))
+    sys.path[:] = [str(Path(path).parent), *installed]
     runpy.run_path(path, run_name="__main__")

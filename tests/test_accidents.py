@@ -7,28 +7,24 @@ import math
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
+import faults
 import pytest
 import torch
 from matplotlib.figure import Figure
+from preloaded import preloaded
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
-import faults  # noqa: E402
-from preloaded import preloaded  # noqa: E402
-
-import display_viz_english  # noqa: E402
-import files  # noqa: E402
-import run_folder  # noqa: E402
-import summarize_runs  # noqa: E402
-import test_with_viz  # noqa: E402
-import train_with_distortions  # noqa: E402
-import training  # noqa: E402
-from command_line import run_script  # noqa: E402
-from models.checkpoint import load_checkpoint  # noqa: E402
+import display_viz_english
+import files
+import run_folder
+import summarize_runs
+import test_with_viz
+import train_with_distortions
+import training
+from command_line import run_script
+from models.checkpoint import load_checkpoint
 
 FLAGS = """--references photos --image_size 8 --train_samples 4 --val_samples 2 --distortions_per_image 3 --n_clusters 2
            --epochs 3 --batch_size 16 --refit_interval 1 --save_interval 0 --device cpu""".split()  # a step an epoch

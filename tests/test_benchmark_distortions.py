@@ -2,15 +2,13 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.append(str(FOLDER))  # at the end: `distortions` is the project's module
-import peers  # noqa: E402
+import peers
 
 spec = importlib.util.spec_from_file_location("benchmark_of_distortions", FOLDER / "distortions.py")
 benchmark = importlib.util.module_from_spec(spec)

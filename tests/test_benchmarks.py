@@ -3,7 +3,6 @@
 import json
 import pkgutil
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +11,54 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
+import recipe
+import tables
+from arms import ARMS, GROUPS, diagonal_fit
+from ceiling import color_differences
+from classical import brisque_features
+from cluster_losses import CLUSTER_LOSSES, tempered
+from judge import auroc, best_lifts, late_refits, paired_difference, types_with_own_cluster
+from old_labels import OldDataset, old_quality
+from processes import run_afresh, run_preloaded
+from tested import read_columns
 
-import recipe  # noqa: E402
-import tables  # noqa: E402
-from arms import ARMS, GROUPS, diagonal_fit  # noqa: E402
-from ceiling import color_differences  # noqa: E402
-from classical import brisque_features  # noqa: E402
-from cluster_losses import CLUSTER_LOSSES, tempered  # noqa: E402
-from judge import auroc, best_lifts, late_refits, paired_difference, types_with_own_cluster  # noqa: E402
-from old_labels import OldDataset, old_quality  # noqa: E402
-from processes import run_script  # noqa: E402
-from tested import read_columns  # noqa: E402
-
-import train_with_distortions  # noqa: E402
-from distortions import DISTORTION_TYPES  # noqa: E402
-from models.mixture import REG_COVAR, Mixture  # noqa: E402
+import train_with_distortions
+from distortions import DISTORTION_TYPES
+from models.mixture import REG_COVAR, Mixture
 
 
 def benchmark(command, folder, status=0):
     name, *flags = shlex.split(command)
-    ended, output, problem = run_script(ROOT / "benchmarks" / name, flags, folder)
+    ended, output, problem = run_preloaded(ROOT / "benchmarks" / name, flags, folder)
     assert ended == status, output + problem
     return output, problem
+
+
+PRELOADED = f"""
+import os, sys
+sys.path[1:1] = {str(ROOT)!r}, {str(ROOT / "benchmarks")!r}
+from preloaded import preloaded
+
+def tell():
+    import plots
+    print(plots.__file__)
+
+if __name__ == "__main__":
+    before = dict(os.environ)
+    child = preloaded().Process(target=tell)
+    assert os.environ == before
+    child.start()
+    child.join()
+"""
+
+
+def test_preloaded_processes_have_the_projects_modules_and_leave_the_environment(tmp_path):
+    """Not those that have the same names in the folder where the user is."""
+    (tmp_path / "plots.py").write_text("")
+    path = tmp_path / "scripts" / "tell.py"
+    path.parent.mkdir()
+    path.write_text(PRELOADED)
+    assert run_afresh(path, [], tmp_path) == (0, f"{ROOT / 'plots.py'}\n", "")
 
 
 @pytest.fixture(scope="module")

@@ -8,21 +8,18 @@ import sys
 import zlib
 from pathlib import Path
 
+import fuzz
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from test_references import write_images
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
-import fuzz  # noqa: E402
-
-import references  # noqa: E402
-from errors import UserError  # noqa: E402
-from models import load_run  # noqa: E402
-from models.checkpoint import FORMAT  # noqa: E402
-from references import load_test_references, load_training_references, read_image  # noqa: E402
+import references
+from errors import UserError
+from models import load_run
+from models.checkpoint import FORMAT
+from references import load_test_references, load_training_references, read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 HUGE = 100_000  # pixels a side

@@ -56,23 +56,42 @@ def test_a_hard_step_is_fitted_wherever_it_is(step):
     assert metrics.plcc_logistic(100.0 * (predicted > step) + rng.normal(0, 3, 400), predicted) > 0.97
 
 
-@pytest.mark.parametrize("images", (6, 30, 1000))
-def test_the_logistic_fit_does_not_hang_on_last_digits(images):
-    rng = np.random.default_rng(2)
-    predicted = rng.normal(50, 10, images)
-    for true in (rng.uniform(20, 100, images), predicted, 100.0 * (predicted > 50)):  # noise, a line, a step
-        order = rng.permutation(images)  # sums are rounded in another way
-        fit = metrics.plcc_logistic(true, predicted)
-        assert metrics.plcc_logistic(true[order], predicted[order]) == pytest.approx(fit, abs=1e-10)
+@pytest.mark.parametrize("images, seeds", ((6, 20), (60, 60), (1000, 2)))
+def test_the_logistic_fit_does_not_hang_on_last_digits(images, seeds):
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        drawn = rng.normal(50, 10, images)
+        for predicted in (drawn, np.round(drawn, -1)):  # without ties, and with many
+            for true in (rng.uniform(20, 100, images), predicted, 100.0 * (predicted > 50)):  # noise, a line, a step
+                order = rng.permutation(images)  # sums are rounded in another way
+                fit = metrics.plcc_logistic(true, predicted)
+                assert metrics.plcc_logistic(true[order], predicted[order]) == pytest.approx(fit, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_place_of_a_dense_grid_fits_better_than_the_logistic_fit(seed):
+    """Of centers and steepnesses, with which the rest is fitted by nnls."""
+    rng = np.random.default_rng(seed)
+    true, middle = rng.uniform(20, 100, 1000), rng.uniform(40, 80)
+    predicted = np.clip(30 + 60 / (1 + np.exp(-(true - middle) / 6)) + rng.normal(0, 6, 1000), 0, 100)
+    best = max(
+        np.corrcoef(true, columns @ optimize.nnls(columns, true)[0])[0, 1]
+        for center in np.quantile(predicted, np.linspace(0, 1, 40))
+        for steepness in np.geomspace(*metrics.STEEPNESS, 40) / predicted.std()
+        for curve in [metrics.logistic(predicted, 1, steepness, center, 0, 0.5)]
+        for columns in [np.stack([curve, predicted, np.ones(1000)], 1)]
+    )
+    assert metrics.plcc_logistic(true, predicted) > best - 1e-6
 
 
 def test_the_linear_part_of_the_fit_is_the_nearest_without_negative_weights():
     rng = np.random.default_rng(0)
     for _ in range(100):
         u, v, y = (values - values.mean() for values in rng.normal(size=(3, 20)))
-        for first, second in ((u, v), (u, 2 * u), (0 * u, v)):
+        for first, second in ((u, v), (u, 2 * u), (0 * u, v), (1e-8 * u, v)):
             with np.errstate(all="raise"):
                 weights = np.array(metrics._not_negative(first, second, y))
+            first = first * (np.ptp(first) > 1e-6)  # as good as flat
             nearest = optimize.nnls(np.stack([first, second], 1), y)[1]
             assert (weights >= 0).all()
             assert np.linalg.norm(weights @ [first, second] - y) == pytest.approx(nearest, abs=1e-9)

@@ -1,10 +1,9 @@
 import json
 import os
 import signal
-import sys
-from pathlib import Path
 
 import numpy as np
+import packed_references
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,13 +12,9 @@ from PIL import Image
 from test_references import write_images
 from test_scripts import script, train
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
-import packed_references  # noqa: E402
-
-from distorted_dataset import DistortedImageDataset  # noqa: E402
-from packed import PackedFile, PackedImages, pack  # noqa: E402
-from references import load_test_references, load_training_references  # noqa: E402
+from distorted_dataset import DistortedImageDataset
+from packed import PackedFile, PackedImages, pack
+from references import load_test_references, load_training_references
 
 NAMES = tuple(f"{i:02d}.png" for i in range(40))
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from functools import partial
@@ -206,8 +205,8 @@ def test_where_the_first_fails_at_what_it_does_alone_the_other_ends_silently(tmp
 
 def torchrun(folder, *flags):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={COUNT}"]
-    return subprocess.run([*command, ROOT / "train_with_distortions.py", *flags], cwd=folder, capture_output=True,
-                          text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    command += [ROOT / "train_with_distortions.py", *flags]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
 def test_torchrun_trains_one_run_that_a_single_process_goes_on_with(tmp_path):

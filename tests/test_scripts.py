@@ -15,7 +15,7 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
-from processes import run_script, run_script_of_a_copy
+from processes import run_afresh, run_preloaded
 from torch.optim.swa_utils import update_bn
 
 import run_folder
@@ -30,17 +30,16 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = "--references photos --image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 3 --batch_size 24 --refit_interval 1 --device cpu"  # fmt: skip
 
 
-def script(command, folder, code=ROOT, status=0):
+def script(command, folder, code=ROOT, status=0, run=run_preloaded):
     """Run a documented command line in a folder; returns (stdout, stderr)."""
     name, *flags = command.removeprefix("python ").split()
-    run = run_script if code == ROOT else run_script_of_a_copy
     ended, output, problem = run(code / name, flags, folder)
     assert ended == status, output + problem
     return output, problem
 
 
-def train(folder, name, extra="", tiny=TINY, status=0):
-    return script(f"train_with_distortions.py --experiment_name {name} {tiny} {extra}", folder, status=status)
+def train(folder, name, extra="", **options):
+    return script(f"train_with_distortions.py --experiment_name {name} {TINY} {extra}", folder, **options)
 
 
 def log_of(folder, name):
@@ -119,9 +118,9 @@ def test_the_number_of_clusters_is_chosen_and_explained(workplace):
 
 
 def test_the_same_seed_gives_the_same_run(workplace):
-    train(workplace, "again")
+    train(workplace, "again", run=run_afresh)
     assert log_of(workplace, "again") == log_of(workplace, "tiny")
-    script("test_with_viz.py --experiment experiments/again --test_samples 10 --skip_tsne", workplace)
+    script("test_with_viz.py --experiment experiments/again --test_samples 10 --skip_tsne", workplace, run=run_afresh)
     first, second = (
         json.loads((workplace / "experiments" / name / "visualizations" / "metrics.json").read_text())
         for name in ("tiny", "again")
@@ -191,8 +190,9 @@ def test_what_is_kept_has_batch_norm_statistics_of_more_images_than_an_epochs_en
 
 @pytest.mark.parametrize("epochs", (1, 5))
 def test_the_shortest_runs_train_and_repeat(tmp_path, epochs):
-    for name in ("short", "again"):
-        train(tmp_path, name, f"--train_samples 2 --val_samples 2 --batch_size 8 --image_size 8 --epochs {epochs}")
+    for name, run in (("short", run_preloaded), ("again", run_afresh)):
+        sizes = f"--train_samples 2 --val_samples 2 --batch_size 8 --image_size 8 --epochs {epochs}"
+        train(tmp_path, name, sizes, run=run)
     assert len(log_of(tmp_path, "short")) == epochs and log_of(tmp_path, "short") == log_of(tmp_path, "again")
 
 
@@ -333,7 +333,7 @@ def test_the_example_figure_is_drawn(tmp_path):
     ),
 )
 def test_help_explains_every_flag(name, tmp_path):
-    output, _ = script(f"{name} --help", tmp_path)
+    output, _ = script(f"{name} --help", tmp_path, run=run_afresh)  # which finds what it imports
     options = output[output.index("options:") :]
     entries = re.split(r"\n  (?=-)", options)[1:]
     for entry in entries:
@@ -361,13 +361,10 @@ def test_the_distortion_of_the_readme_works_as_it_stands(tmp_path):
     assert example.count("\n") <= 10
     with open(code / "distortions.py", "a") as file:
         file.write("\n\n" + example)
-    script(f"distorted_dataset.py --distortions {name} --output {name}.png", tmp_path, code)
-    script(
-        f"train_with_distortions.py --experiment_name mine --distortions gaussian_blur,{name} {TINY} --epochs 1",
-        tmp_path,
-        code,
-    )
-    script("test_with_viz.py --experiment experiments/mine --skip_tsne --test_samples 5", tmp_path, code)
+    script(f"distorted_dataset.py --distortions {name} --output {name}.png", tmp_path, code, run=run_afresh)
+    train(tmp_path, "mine", f"--distortions gaussian_blur,{name} --epochs 1", code=code, run=run_afresh)
+    test = "test_with_viz.py --experiment experiments/mine --skip_tsne --test_samples 5"
+    script(test, tmp_path, code, run=run_afresh)
     laws = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", name, "tests/test_distortions.py"]
     done = subprocess.run(laws, cwd=code, capture_output=True, text=True)
     assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout

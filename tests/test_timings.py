@@ -12,31 +12,29 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
+import startup
+import step
+from bare_work import BareEpoch
+from inference import photograph, tiles_of
+from processes import run_preloaded
+from spans import run as run_in_place
+from timing import medians
 
-import startup  # noqa: E402
-import step  # noqa: E402
-from bare_work import BareEpoch  # noqa: E402
-from inference import photograph, tiles_of  # noqa: E402
-from processes import run_script  # noqa: E402
-from spans import run as run_in_place  # noqa: E402
-from timing import medians  # noqa: E402
-
-import train_with_distortions as script  # noqa: E402
-from distortions import DISTORTION_TYPES  # noqa: E402
-from errors import UserError  # noqa: E402
-from models import load_run  # noqa: E402
-from models.muon import ITERATIONS, orthogonalized  # noqa: E402
-from models.precision import has_bfloat16  # noqa: E402
-from models.quality_net import QualityNet  # noqa: E402
-from models.run import build, tile_corners  # noqa: E402
+import train_with_distortions as script
+from distortions import DISTORTION_TYPES
+from errors import UserError
+from models import load_run
+from models.muon import ITERATIONS, orthogonalized
+from models.precision import has_bfloat16
+from models.quality_net import QualityNet
+from models.run import build, tile_corners
 
 TINY = "--references photos --image_size 16 --train_samples 8 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --epochs 1 --device cpu"  # fmt: skip
 
 
 def run(script, folder):
     name, *flags = shlex.split(script)
-    ended, output, problem = run_script(ROOT / name, flags, folder)
+    ended, output, problem = run_preloaded(ROOT / name, flags, folder)
     assert ended == 0, output + problem
     return output
 
