@@ -69,8 +69,7 @@ def test_what_is_skipped_is_told_with_the_cache_as_without(folder, tmp_path, cap
 
 def test_a_run_with_a_cache_has_the_digests_of_one_without(tmp_path):
     write_images(tmp_path / "images", 30, size=(16, 16))
-    tiny = "--references images --image_size 16 --train_samples 12 --val_samples 6 --epochs 1 --batch_size 16"
-    train(tmp_path, "packed", "--cache_dir cache", tiny=tiny)
+    train(tmp_path, "packed", "--references images --distortions_per_image 5 --epochs 1 --cache_dir cache")
     script("test_with_viz.py --experiment experiments/packed --test_samples 5 --skip_tsne --cache_dir cache", tmp_path)
     assert len(list((tmp_path / "cache").iterdir())) == 1
     where, run = (str(tmp_path / "images"), 12, 6, 16, "none", 0), tmp_path / "experiments" / "packed"
