@@ -52,13 +52,15 @@ def fit_logistic(true, predicted):
 
     With steepness and center given, the rest is linear (variable projection: Golub and Pereyra, SIAM Journal on
     Numerical Analysis 1973), so only those two are searched, within bounds: over a grid, and from its best place on.
-    (A search for all five follows ever steeper curves, and where it stops hangs on the last digits.) Of
-    only dozens of images, or predictions that tell little, a lower error may be elsewhere.
+    (A search for all five follows ever steeper curves, and where it stops hangs on the last digits.) With only dozens
+    of images, or predictions that tell little, it may miss a lower error.
     """
     if np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return np.array([0, 0, 0, 0, true.mean()])
     x, y = predicted - predicted.mean(), true - true.mean()
-    x_scale, y_scale = np.copysign(x.std(), (x * y).sum()), y.std()
+    x_scale, y_scale = x.std(), y.std()
+    if np.round((x * y).mean() / x_scale / y_scale, 10) < 0:
+        x_scale = -x_scale
     x, y = x / x_scale, y / y_scale
     if len(true) > PARAMETERS:
         place = _lowest_place(x, y)

@@ -14,12 +14,14 @@ SCRIPTS = "train_with_distortions", "test_with_viz"
 
 def preloaded():
     """A context of multiprocessing whose processes are forked from a server that has imported all that training and
-    testing need. They have the environment of the first call, and PYTHONPATH and PYTHONSAFEPATH of the server. Where forking is not safe or not there, they import for themselves."""
+    testing need. They have the environment of the first call, and PYTHONPATH and PYTHONSAFEPATH by which the server
+    finds the project's modules and none of the folder where the user is. Where forking is not safe, or not there, they
+    import for themselves."""
     if sys.platform in ("darwin", "win32"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*SCRIPTS, *LATE_IMPORTS, "torchvision.models", "torch._dynamo", "plots"])
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONSAFEPATH="1"):  # not the folder it is in
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONSAFEPATH="1"):
         forkserver.ensure_running()
     return context

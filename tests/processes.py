@@ -24,7 +24,7 @@ def run_preloaded(path, flags, folder):
 
 
 def run_afresh(path, flags, folder):
-    """The same in a process that shares nothing with another: imports, hash seed, places in memory."""
+    """The same in a process that shares nothing with another: imports, hash seed, addresses."""
     done = subprocess.run([sys.executable, path, *flags], cwd=folder, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 

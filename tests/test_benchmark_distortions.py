@@ -4,11 +4,11 @@ import importlib.util
 import json
 from pathlib import Path
 
+import peers
 import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-import peers
 
 spec = importlib.util.spec_from_file_location("benchmark_of_distortions", FOLDER / "distortions.py")
 benchmark = importlib.util.module_from_spec(spec)

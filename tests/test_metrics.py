@@ -65,21 +65,35 @@ def test_the_logistic_fit_does_not_hang_on_last_digits(images, seeds):
             for true in (rng.uniform(20, 100, images), predicted, 100.0 * (predicted > 50)):  # noise, a line, a step
                 order = rng.permutation(images)  # sums are rounded in another way
                 fit = metrics.plcc_logistic(true, predicted)
-                assert metrics.plcc_logistic(true[order], predicted[order]) == pytest.approx(fit, abs=1e-9, nan_ok=True)
+                again = metrics.plcc_logistic(true[order], predicted[order])
+                constant = np.ptp(true) == 0 or np.ptp(predicted) == 0
+                assert again == pytest.approx(fit, abs=1e-9, nan_ok=constant)
+
+
+def test_the_logistic_fit_of_what_neither_rises_nor_falls_does_not_hang_on_last_digits():
+    rng = np.random.default_rng(0)
+    drawn, fits = rng.integers(0, 6, (2000, 2, 8)), []
+    for x, y in drawn[8 * (drawn[:, 0] * drawn[:, 1]).sum(-1) == drawn[:, 0].sum(-1) * drawn[:, 1].sum(-1)]:
+        predicted, true = 0.1 * x + 3.3, 7.7 * y + 1.1  # a covariance of zero, but for rounding
+        order = rng.permutation(8)
+        fits.append(metrics.plcc_logistic(true, predicted))  # nan where the best is a constant
+        again = metrics.plcc_logistic(true[order], predicted[order])
+        assert again == pytest.approx(fits[-1], abs=1e-9, nan_ok=True)
+    assert np.isfinite(fits).sum() > 20
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_place_of_a_dense_grid_fits_better_than_the_logistic_fit(seed):
-    """Of centers and steepnesses, with which the rest is fitted by nnls."""
+    """Of centers and steepnesses, with which the rest is fitted by scipy's nnls."""
     rng = np.random.default_rng(seed)
     true, middle = rng.uniform(20, 100, 1000), rng.uniform(40, 80)
     predicted = np.clip(30 + 60 / (1 + np.exp(-(true - middle) / 6)) + rng.normal(0, 6, 1000), 0, 100)
     best = max(
-        np.corrcoef(true, columns @ optimize.nnls(columns, true)[0])[0, 1]
+        np.corrcoef(true, columns @ optimize.nnls(columns, true - true.mean())[0])[0, 1]
         for center in np.quantile(predicted, np.linspace(0, 1, 40))
         for steepness in np.geomspace(*metrics.STEEPNESS, 40) / predicted.std()
         for curve in [metrics.logistic(predicted, 1, steepness, center, 0, 0.5)]
-        for columns in [np.stack([curve, predicted, np.ones(1000)], 1)]
+        for columns in [np.stack([curve - curve.mean(), predicted - predicted.mean()], 1)]
     )
     assert metrics.plcc_logistic(true, predicted) > best - 1e-6
 
@@ -91,7 +105,9 @@ def test_the_linear_part_of_the_fit_is_the_nearest_without_negative_weights():
         for first, second in ((u, v), (u, 2 * u), (0 * u, v), (1e-8 * u, v)):
             with np.errstate(all="raise"):
                 weights = np.array(metrics._not_negative(first, second, y))
-            first = first * (np.ptp(first) > 1e-6)  # as good as flat
+            if np.ptp(first) < 1e-6:  # as good as flat
+                assert weights[0] == 0
+                first = 0 * first
             nearest = optimize.nnls(np.stack([first, second], 1), y)[1]
             assert (weights >= 0).all()
             assert np.linalg.norm(weights @ [first, second] - y) == pytest.approx(nearest, abs=1e-9)

@@ -330,6 +330,14 @@ def test_the_example_figure_is_drawn(tmp_path):
         "benchmarks/ceiling.py",
         "benchmarks/old_approach.py",
         "benchmarks/faults.py",
+        "benchmarks/distortions.py",
+        "benchmarks/fuzz.py",
+        "benchmarks/inference.py",
+        "benchmarks/packed_references.py",
+        "benchmarks/refit.py",
+        "benchmarks/startup.py",
+        "benchmarks/step.py",
+        "benchmarks/training.py",
     ),
 )
 def test_help_explains_every_flag(name, tmp_path):

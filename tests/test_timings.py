@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-
-ROOT = Path(__file__).resolve().parent.parent
 import startup
 import step
+import torch
 from bare_work import BareEpoch
 from inference import photograph, tiles_of
 from processes import run_preloaded
@@ -29,6 +27,7 @@ from models.precision import has_bfloat16
 from models.quality_net import QualityNet
 from models.run import build, tile_corners
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = "--references photos --image_size 16 --train_samples 8 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --epochs 1 --device cpu"  # fmt: skip
 
 
