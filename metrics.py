@@ -46,14 +46,14 @@ def logistic(x, b1, b2, b3, b4, b5):
 
 
 def fit_logistic(true, predicted):
-    """Parameters (5,) of a monotone `logistic` by least squares: b1, b2 and b4 are not negative for predictions that rise
+    """Least-squares parameters (5,) of a monotone `logistic`: b1, b2 and b4 are not negative for predictions that rise
     with the truth. (Left free, it can bend back on itself, which is no map from scores to opinions.) A straight line
     (b1 = 0) where that is better, or where there are no more images than parameters.
 
     With steepness and center given, the rest is linear (variable projection: Golub and Pereyra, SIAM Journal on
     Numerical Analysis 1973), so only those two are searched, within bounds: over a grid, and from its best place on.
     (A search for all five follows ever steeper curves, and where it stops hangs on the last digits.) With only dozens
-    of images, or predictions that tell little, it may miss a lower error.
+    of images, or predictions that tell little, the search may miss a lower error.
     """
     if np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return np.array([0, 0, 0, 0, true.mean()])

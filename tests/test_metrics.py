@@ -56,7 +56,7 @@ def test_a_hard_step_is_fitted_wherever_it_is(step):
     assert metrics.plcc_logistic(100.0 * (predicted > step) + rng.normal(0, 3, 400), predicted) > 0.97
 
 
-@pytest.mark.parametrize("images, seeds", ((6, 20), (60, 60), (1000, 2)))
+@pytest.mark.parametrize("images, seeds", ((6, 20), (30, 20), (60, 60), (1000, 2)))
 def test_the_logistic_fit_does_not_hang_on_last_digits(images, seeds):
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -67,7 +67,7 @@ def test_the_logistic_fit_does_not_hang_on_last_digits(images, seeds):
                 fit = metrics.plcc_logistic(true, predicted)
                 again = metrics.plcc_logistic(true[order], predicted[order])
                 constant = np.ptp(true) == 0 or np.ptp(predicted) == 0
-                assert again == pytest.approx(fit, abs=1e-9, nan_ok=constant)
+                assert again == pytest.approx(fit, abs=1e-10, nan_ok=constant)
 
 
 def test_the_logistic_fit_of_what_neither_rises_nor_falls_does_not_hang_on_last_digits():
@@ -78,7 +78,7 @@ def test_the_logistic_fit_of_what_neither_rises_nor_falls_does_not_hang_on_last_
         order = rng.permutation(8)
         fits.append(metrics.plcc_logistic(true, predicted))  # nan where the best is a constant
         again = metrics.plcc_logistic(true[order], predicted[order])
-        assert again == pytest.approx(fits[-1], abs=1e-9, nan_ok=True)
+        assert again == pytest.approx(fits[-1], abs=1e-10, nan_ok=True)
     assert np.isfinite(fits).sum() > 20
 
 

@@ -205,7 +205,7 @@ def test_where_the_first_fails_at_what_it_does_alone_the_other_ends_silently(tmp
 
 def torchrun(folder, *flags):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={COUNT}"]
-    command += [ROOT / "train_with_distortions.py", *flags]
+    command += [f"--log-dir={folder / 'logs'}", ROOT / "train_with_distortions.py", *flags]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
