@@ -9,14 +9,16 @@ Without --experiment it shows the run that was tested last.
 import argparse
 from pathlib import Path
 
-from command_line import HelpFormatter, run_script
-from files import read_json
-from report import METRICS, table
+from evaluation.report import METRICS, table
+from utils.cli import HelpFormatter, run_script
+from utils.files import read_json
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--experiment", help="the run's folder (default: the newest tested run under experiments/)")
+    parser.add_argument(
+        "--experiment", help="the run's folder (default: the newest tested run under experiments/)"
+    )
     return parser.parse_args(argv)
 
 
@@ -27,7 +29,9 @@ def main(args):
         name = args.experiment or "experiments/<name>"
         print(f"nothing tested yet; run: python test_with_viz.py --experiment {name}")
         return
-    metrics = read_json(path, f"test the run again: python test_with_viz.py --experiment {folder}", METRICS)
+    metrics = read_json(
+        path, f"test the run again: python test_with_viz.py --experiment {folder}", METRICS
+    )
     images = [path.with_name(name) for name in metrics["figures"]]
     if in_notebook():
         show_inline(metrics, images)
@@ -36,7 +40,10 @@ def main(args):
 
 
 def newest_tested_run():
-    tested = sorted(Path("experiments").glob("*/visualizations/metrics.json"), key=lambda path: path.stat().st_mtime)
+    tested = sorted(
+        Path("experiments").glob("*/visualizations/metrics.json"),
+        key=lambda path: path.stat().st_mtime,
+    )
     return tested[-1].parent.parent if tested else None
 
 

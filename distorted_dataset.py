@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from command_line import MAX_SEED, HelpFormatter, run_script, whole
-from distortions import (
+from distortions.standard import (
     DISTORTION_TYPES,
     DISTORTIONS,
     MAX_LEVEL,
@@ -25,11 +24,18 @@ from distortions import (
     distort,
     select_types,
 )
-from draws import FIXED, PARTS, Draw, make_key
-from errors import UserError
-from pixels import from_interleaved, interleaved
+from distortions.uint8_ops import from_interleaved, interleaved
+from utils.cli import MAX_SEED, HelpFormatter, run_script, whole
+from utils.errors import UserError
+from utils.rng import FIXED, PARTS, Draw, make_key
 
-__all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "Labels", "apply_distortion"]
+__all__ = [
+    "DISTORTION_TYPES",
+    "DistortedImage",
+    "DistortedImageDataset",
+    "Labels",
+    "apply_distortion",
+]
 SEAM = (0.25, 0.75)  # of the width: where two references are joined
 PIXELS_AT_ONCE = 2**20  # images are distorted together up to this many pixels, to fill the device
 
@@ -54,9 +60,15 @@ class Labels:
     step_level: torch.Tensor  # (N, S) float32
     step_direction: torch.Tensor  # (N, S) int64: −1, +1, or 0 where a type has no direction
     key: torch.Tensor  # (N,) int64
-    orientation: torch.Tensor  # (N,) int64, 0–7: how the reference is turned before anything else; 0 leaves it
-    neighbour: torch.Tensor  # (N,) int64: the reference whose left part replaces that of this one, before it is turned
-    seam: torch.Tensor  # (N,) float32: where that part ends, as a share of the width; 0 where nothing is replaced
+    orientation: (
+        torch.Tensor
+    )  # (N,) int64, 0–7: how the reference is turned before anything else; 0 leaves it
+    neighbour: (
+        torch.Tensor
+    )  # (N,) int64: the reference whose left part replaces that of this one, before it is turned
+    seam: (
+        torch.Tensor
+    )  # (N,) float32: where that part ends, as a share of the width; 0 where nothing is replaced
     quality: torch.Tensor  # (N,) float32
     type: torch.Tensor  # (N,) int64; the number of types stands for pristine
     level: torch.Tensor  # (N,) float32
@@ -108,11 +120,13 @@ class DistortedImageDataset:
         values = labels.quality[at], labels.direction[at], labels.level[at], labels.reference[at]
         quality, direction, level, reference = (value.item() for value in values)
         image = self.images(torch.tensor([at]))[0]
-        return DistortedImage(image, quality, self.class_names[labels.type[at]], direction, level, reference)
+        return DistortedImage(
+            image, quality, self.class_names[labels.type[at]], direction, level, reference
+        )
 
     def show(self, i):
         """A Figure for a notebook: image i beside its reference, with what was done to it."""
-        from plots import plot_pair  # a slow import, not needed for --help
+        from evaluation.plots import plot_pair  # a slow import, not needed for --help
 
         item, reference = self[i], self._references(torch.tensor([range(len(self))[i]]))[0]
         title = f"{item.type}, level {item.level:.2f}, quality {item.quality:.0f}"
@@ -153,11 +167,20 @@ class DistortedImageDataset:
         joined = labels.seam[indices].nonzero()[:, 0]
         if len(joined):
             seams = labels.seam[indices[joined]].to(device)
-            replaced = torch.arange(pixels.shape[2], device=device) < seams[:, None] * pixels.shape[2]  # (J, W)
-            neighbours, joined = self._copied(labels.neighbour[indices[joined]], device), joined.to(device)
+            replaced = (
+                torch.arange(pixels.shape[2], device=device) < seams[:, None] * pixels.shape[2]
+            )  # (J, W)
+            neighbours, joined = (
+                self._copied(labels.neighbour[indices[joined]], device),
+                joined.to(device),
+            )
             pixels[joined] = torch.where(replaced[:, None, :, None], neighbours, pixels[joined])
         orientation = labels.orientation[indices]
-        for bit, turned in ((1, lambda x: x.flip(2)), (2, lambda x: x.flip(1)), (4, lambda x: x.transpose(1, 2))):
+        for bit, turned in (
+            (1, lambda x: x.flip(2)),
+            (2, lambda x: x.flip(1)),
+            (4, lambda x: x.transpose(1, 2)),
+        ):
             left = orientation & bit == 0
             if not left.all():
                 pixels = torch.where(left.to(device)[:, None, None, None], pixels, turned(pixels))
@@ -174,14 +197,22 @@ class DistortedImageDataset:
         key = make_key(*self._key, epoch, reference, variant)
         draw = Draw(make_key(key, 0x1AB))
         steps = self._draw_steps(epoch, draw, variant)
-        level = torch.where(steps >= 0, draw.uniforms(self.compose, MIN_LEVEL, MAX_LEVEL), torch.zeros(()))
-        two_way = torch.tensor([bool(DISTORTIONS[name].directions) for name in self.types] + [False])
+        level = torch.where(
+            steps >= 0, draw.uniforms(self.compose, MIN_LEVEL, MAX_LEVEL), torch.zeros(())
+        )
+        two_way = torch.tensor(
+            [bool(DISTORTIONS[name].directions) for name in self.types] + [False]
+        )
         sign = torch.where(draw.bits(self.compose) < 0, -1, 1)
         direction = torch.where(two_way[steps], sign, 0)
-        worst = torch.tensor([float(DISTORTIONS[name].worst_quality) for name in self.types] + [100.0])
+        worst = torch.tensor(
+            [float(DISTORTIONS[name].worst_quality) for name in self.types] + [100.0]
+        )
         single = 100 - (100 - worst[steps]) * level  # (N, S); worst[−1] is the pristine 100
         main = single.argmin(1, keepdim=True)
-        kind, level_of, direction_of = (values.gather(1, main)[:, 0] for values in (steps, level, direction))
+        kind, level_of, direction_of = (
+            values.gather(1, main)[:, 0] for values in (steps, level, direction)
+        )
         kind = torch.where(kind < 0, len(self.types), kind)
         quality = 100 * (single / 100).prod(1)
         orientation = (draw.bits(1)[:, 0] & 7) * self.turn
@@ -211,7 +242,9 @@ class DistortedImageDataset:
         (±1), and a reference's types differ while there are enough."""
         types, count = len(self.types), len(self.references)
         blocks = -(-count // types)
-        deck = make_key(*self._key, epoch, FIXED, torch.arange(blocks)[:, None], torch.arange(types)).argsort(1)
+        deck = make_key(
+            *self._key, epoch, FIXED, torch.arange(blocks)[:, None], torch.arange(types)
+        ).argsort(1)
         slot = torch.arange(types * self.variants) % types
         return deck[:, slot].reshape(blocks * types, self.variants)[:count]
 
@@ -219,10 +252,22 @@ class DistortedImageDataset:
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--references", default="photos", help="images to show: 'photos', 'cifar10', 'auto' or a folder; one is drawn")
+    add(
+        "--references",
+        default="photos",
+        help="images to show: 'photos', 'cifar10', 'auto' or a folder; one is drawn",
+    )
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
-    add("--image_size", type=whole(MIN_SIDE), help="side of the square reference, pixels (default: up to 128)")
-    add("--distortions", default="default", help="'default' (the eight), 'all', or names separated by commas")
+    add(
+        "--image_size",
+        type=whole(MIN_SIDE),
+        help="side of the square reference, pixels (default: up to 128)",
+    )
+    add(
+        "--distortions",
+        default="default",
+        help="'default' (the eight), 'all', or names separated by commas",
+    )
     add("--output", default="distortion_examples.png", help="the figure's file")
     add("--seed", type=whole(0, MAX_SEED), default=0, help="which reference, and its draws")
     return parser.parse_args(argv)
@@ -231,12 +276,17 @@ def parse_args(argv=None):
 def main(args):
     from matplotlib.backend_bases import FigureCanvasBase  # a slow import, not needed for --help
 
-    from plots import plot_distortion_examples
-    from references import largest_side, load_training_references, resolve_source
+    from evaluation.plots import plot_distortion_examples
+    from references.sources import largest_side, load_training_references, resolve_source
 
-    suffix, formats = Path(args.output).suffix[1:].lower(), FigureCanvasBase.get_supported_filetypes()
+    suffix, formats = (
+        Path(args.output).suffix[1:].lower(),
+        FigureCanvasBase.get_supported_filetypes(),
+    )
     if suffix not in formats:
-        raise UserError(f"--output {args.output}: expected a file name that ends in one of {', '.join(formats)}")
+        raise UserError(
+            f"--output {args.output}: expected a file name that ends in one of {', '.join(formats)}"
+        )
     types = select_types(args.distortions)
     source, warning = resolve_source(args.references, args.data_root)
     if warning:
@@ -248,7 +298,9 @@ def main(args):
     figure = plot_distortion_examples(reference, rows, f"{references.source}, {side}×{side} pixels")
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output, dpi=100, bbox_inches="tight")
-    print(f"{args.output}: {len(rows)} rows of {len(types)} distortions, reference {references.names[0]}")
+    print(
+        f"{args.output}: {len(rows)} rows of {len(types)} distortions, reference {references.names[0]}"
+    )
 
 
 def example_rows(reference, types, seed, levels=(0.2, 0.4, 0.6, 0.8, 1.0)):
@@ -256,7 +308,13 @@ def example_rows(reference, types, seed, levels=(0.2, 0.4, 0.6, 0.8, 1.0)):
     rows = []
     for name in types:
         for direction, label in zip((-1, 1), DISTORTIONS[name].directions or ("",)):
-            rows.append((name, label, [apply_distortion(reference, name, level, direction, seed) for level in levels]))
+            rows.append(
+                (
+                    name,
+                    label,
+                    [apply_distortion(reference, name, level, direction, seed) for level in levels],
+                )
+            )
     return rows
 
 

@@ -17,17 +17,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from command_line import MAX_SEED, HelpFormatter, run_script, whole
-from distortions import DISTORTIONS
-from errors import UserError
-from files import naming, write_atomically, write_json
-from held_out import held_out_dataset
-from metrics import bootstrap_intervals, cluster_measures, cluster_names, quality_measures, rmse, srcc
+from distortions.standard import DISTORTIONS
+from evaluation.evaluate import held_out_dataset
+from evaluation.metrics import (
+    bootstrap_intervals,
+    cluster_measures,
+    cluster_names,
+    quality_measures,
+    rmse,
+    srcc,
+)
+from evaluation.report import table
 from models import load_run
-from models.run import Predictions
-from references import resolve_source
-from report import table
-from run_folder import read_log
+from models.inference import Predictions
+from references.sources import resolve_source
+from training.checkpointing import read_log
+from utils.cli import MAX_SEED, HelpFormatter, run_script, whole
+from utils.errors import UserError
+from utils.files import naming, write_atomically, write_json
 
 TSNE_IMAGES = 3000  # at most; t-SNE of more takes long and shows no more
 EXAMPLES = 8  # images a row of the samples figure
@@ -36,10 +43,22 @@ EXAMPLES = 8  # images a row of the samples figure
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--experiment", required=True, help="the run's folder, such as experiments/resnet18_distorted")
-    add("--checkpoint", choices=("best", "last"), default="best", help="chosen by validation SRCC, or the last epoch's")
+    add(
+        "--experiment",
+        required=True,
+        help="the run's folder, such as experiments/resnet18_distorted",
+    )
+    add(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="chosen by validation SRCC, or the last epoch's",
+    )
     add("--test_samples", type=whole(2), default=500, help="held-out references, at most")
-    add("--references", help="test on 'cifar10', 'photos' or a folder (default: the run's own source)")
+    add(
+        "--references",
+        help="test on 'cifar10', 'photos' or a folder (default: the run's own source)",
+    )
     add("--data_root", help="folder that holds CIFAR-10, or gets it (default: the run's)")
     add(
         "--cache_dir",
@@ -50,9 +69,17 @@ def parse_args(argv=None):
         type=whole(0, MAX_SEED),
         help="choice of test references and their draws (default: the run's --data_seed)",
     )
-    add("--distortions_per_image", type=whole(1), help="of each held-out reference (default: the run's)")
+    add(
+        "--distortions_per_image",
+        type=whole(1),
+        help="of each held-out reference (default: the run's)",
+    )
     add("--skip_tsne", action="store_true", help="leave out the t-SNE figure, the slowest")
-    add("--device", default="auto", help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one")
+    add(
+        "--device",
+        default="auto",
+        help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one",
+    )
     return parser.parse_args(argv)
 
 
@@ -71,7 +98,9 @@ def main(args):
             metrics["figures"].append(f"{name}.png")
         write_json(new / "metrics.json", metrics)
         replace_results(folder, new, ["predictions.csv", *metrics["figures"]])
-    files = [str(folder / name) for name in ("metrics.json", "predictions.csv", *metrics["figures"])]
+    files = [
+        str(folder / name) for name in ("metrics.json", "predictions.csv", *metrics["figures"])
+    ]
     print("\n".join(["", *table(metrics), "", *files]))
 
 
@@ -90,7 +119,9 @@ def load_test(args, run):
     config = run.config
     unknown = [name for name in config["types"] if name not in DISTORTIONS]
     if unknown:
-        raise UserError(f"{args.experiment} was trained on {unknown[0]!r}, which distortions.py does not have")
+        raise UserError(
+            f"{args.experiment} was trained on {unknown[0]!r}, which distortions.py does not have"
+        )
     data_root = args.data_root or config["data_root"]
     references, warning = resolve_source(args.references or config["references"], data_root)
     if warning:
@@ -107,7 +138,9 @@ def load_test(args, run):
         print(f"{dropped} images left out: the run was trained or validated on them")
     count, source = len(dataset.references), dataset.references.source
     if count < args.test_samples:
-        print(f"{count} test references, all that {source} has (--test_samples {args.test_samples})")
+        print(
+            f"{count} test references, all that {source} has (--test_samples {args.test_samples})"
+        )
     return dataset, test
 
 
@@ -130,11 +163,15 @@ def measure(args, run, dataset, predictions):
 
     def quality(chosen):
         values = quality_measures(true[chosen], predictions.qualities[chosen])
-        intervals = bootstrap_intervals(true[chosen], predictions.qualities[chosen], photographs[chosen])
+        intervals = bootstrap_intervals(
+            true[chosen], predictions.qualities[chosen], photographs[chosen]
+        )
         return values | {f"{name}_interval": interval for name, interval in intervals.items()}
 
     directions = direction_words(types, labels.direction.numpy(), dataset.types)
-    names = cluster_names(predictions.clusters, types, directions, true, dataset.class_names, n_clusters)
+    names = cluster_names(
+        predictions.clusters, types, directions, true, dataset.class_names, n_clusters
+    )
     return {
         "run": Path(args.experiment).resolve().name,
         "checkpoint": args.checkpoint,
@@ -187,7 +224,11 @@ def write_predictions(path, dataset, predictions):
         numbers = labels.level[i], labels.quality[i], predictions.qualities[i]
         level, true, predicted = (f"{value:.4f}" for value in numbers)
         cluster = predictions.clusters[i]
-        guess = (dataset.class_names[guesses[i].argmax()], f"{guesses[i].max():.9g}") if guesses.size else ("", "")
+        guess = (
+            (dataset.class_names[guesses[i].argmax()], f"{guesses[i].max():.9g}")
+            if guesses.size
+            else ("", "")
+        )
         table.writerow(
             (i, dataset.references.names[labels.reference[i]],
              dataset.references.photographs[labels.reference[i]], steps_in_words(dataset, i),
@@ -201,16 +242,24 @@ def write_predictions(path, dataset, predictions):
 def steps_in_words(dataset, i):
     """All of an image's distortions in their order: 'gaussian_blur 0.52 + rain 0.31'."""
     labels = dataset.labels
-    steps = [(t, level) for t, level in zip(labels.steps[i].tolist(), labels.step_level[i].tolist()) if t >= 0]
+    steps = [
+        (t, level)
+        for t, level in zip(labels.steps[i].tolist(), labels.step_level[i].tolist())
+        if t >= 0
+    ]
     return " + ".join(f"{dataset.types[t]} {level:.2f}" for t, level in steps)
 
 
 def figures(args, run, log, dataset, predictions, metrics):
     """Yield (file name, Figure) in the order in which they are best read."""
-    import plots  # a slow import, not needed for --help
+    from evaluation import plots  # a slow import, not needed for --help
 
     labels, classes, types = dataset.labels, dataset.class_names, dataset.labels.type.numpy()
-    true, predicted, clusters = labels.quality.double().numpy(), predictions.qualities, predictions.clusters
+    true, predicted, clusters = (
+        labels.quality.double().numpy(),
+        predictions.qualities,
+        predictions.clusters,
+    )
     n_clusters = predictions.responsibilities.shape[1]
     images_from = f"{metrics['images']} held-out images from {metrics['references']}"
     subtitle = f"{metrics['run']}, {images_from}"
@@ -225,15 +274,27 @@ def figures(args, run, log, dataset, predictions, metrics):
         ),
     )
     if within:
-        values, overall = np.array([row["srcc"] for row in within.values()]), metrics["without_pristine"]["srcc"]
+        values, overall = (
+            np.array([row["srcc"] for row in within.values()]),
+            metrics["without_pristine"]["srcc"],
+        )
         yield "srcc_by_type", plots.plot_srcc_by_type(values, list(within), overall, subtitle)
     worst = [DISTORTIONS[name].worst_quality for name in dataset.types]
     level = labels.level.numpy()
-    yield "quality_vs_level", plots.plot_quality_vs_level(level, predicted, types, dataset.types, worst, subtitle)
+    yield (
+        "quality_vs_level",
+        plots.plot_quality_vs_level(level, predicted, types, dataset.types, worst, subtitle),
+    )
     cluster_labels = [f"{k}: {name}" for k, name in enumerate(metrics["clusters"]["names"])]
-    yield "cluster_distribution", plots.plot_cluster_distribution(counts, classes, cluster_labels, subtitle)
+    yield (
+        "cluster_distribution",
+        plots.plot_cluster_distribution(counts, classes, cluster_labels, subtitle),
+    )
     yield "cluster_by_type", plots.plot_cluster_by_type(counts, classes, subtitle)
-    yield "quality_by_cluster", plots.plot_quality_by_cluster(true, predicted, clusters, n_clusters, subtitle)
+    yield (
+        "quality_by_cluster",
+        plots.plot_quality_by_cluster(true, predicted, clusters, n_clusters, subtitle),
+    )
     some = np.sort(np.random.default_rng(0).permutation(len(true))[:TSNE_IMAGES])
     z = predictions.embeddings.astype(np.float64)
     z = (z - z.mean(0)) / np.maximum(z.std(0), 1e-9)
@@ -271,16 +332,25 @@ def pca(z):
 
 def samples_figure(dataset, predictions, subtitle):
     """Typical images over the range of quality, and those scored best and worst."""
-    from plots import plot_samples  # a slow import, not needed for --help
+    from evaluation.plots import plot_samples  # a slow import, not needed for --help
 
     labels = dataset.labels
-    true, error = labels.quality.double().numpy(), np.abs(predictions.qualities - labels.quality.double().numpy())
+    true, error = (
+        labels.quality.double().numpy(),
+        np.abs(predictions.qualities - labels.quality.double().numpy()),
+    )
     by_quality = np.random.default_rng(0).permutation(len(true))[: 40 * EXAMPLES]
     by_quality = by_quality[np.argsort(-true[by_quality])]
-    spread = by_quality[np.linspace(0, len(by_quality) - 1, min(EXAMPLES, len(by_quality))).round().astype(int)]
+    spread = by_quality[
+        np.linspace(0, len(by_quality) - 1, min(EXAMPLES, len(by_quality))).round().astype(int)
+    ]
     distorted = np.flatnonzero(labels.type.numpy() < len(dataset.types))
     order = distorted[np.argsort(error[distorted], kind="stable")]
-    rows = [("by true quality", spread), ("best scored", order[:EXAMPLES]), ("worst scored", order[::-1][:EXAMPLES])]
+    rows = [
+        ("by true quality", spread),
+        ("best scored", order[:EXAMPLES]),
+        ("worst scored", order[::-1][:EXAMPLES]),
+    ]
     captions = {}
     for i in np.concatenate([indices for _, indices in rows]):
         what = dataset.class_names[labels.type[i]].replace("_", " ")

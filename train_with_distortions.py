@@ -12,26 +12,33 @@ import platform
 import sys
 from pathlib import Path
 
-from command_line import AGAIN, MAX_SEED, HelpFormatter, real, run_script, tell_interrupt, whole, whole_or_auto
+from utils.cli import (
+    AGAIN,
+    MAX_SEED,
+    HelpFormatter,
+    real,
+    run_script,
+    tell_interrupt,
+    whole,
+    whole_or_auto,
+)
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA's matrix products are not reproducible
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # or CUDA's matrix products are not reproducible
 if __name__ == "__main__":
     sys.excepthook = tell_interrupt  # for the imports, which take seconds
 
 import numpy as np
 import torch
 
-import ranks
-import run_folder
 from distorted_dataset import DistortedImageDataset
-from distortions import MIN_SIDE, select_types
-from errors import UserError
-from files import read_json, without_nan
-from models.checkpoint import load_checkpoint, load_states
+from distortions.standard import MIN_SIDE, select_types
+from models.inference import build
 from models.quality_net import BACKBONES, STEMS, resolve_stem
-from models.run import build, choose_device
-from references import absolute, load_training_references, resolve_source
-from training import (
+from references.sources import absolute, load_training_references, resolve_source
+from training import checkpointing
+from training.loop import (
     FINAL_BATCH_NORM_IMAGES,
     evaluate,
     explained,
@@ -43,19 +50,31 @@ from training import (
     start_training,
     train_one_epoch,
 )
+from utils import distributed
+from utils.checkpoint import load_checkpoint, load_states
+from utils.device import choose_device
+from utils.errors import UserError
+from utils.files import read_json, without_nan
 
 # Flags that may differ when a run is resumed.
 ANY_TIME = ("resume", "overwrite", "device", "cache_dir", "save_interval")
 FOUND = ("types", "references_name", "digest", "versions")  # in config.json beside the flags
 TIE = 0.01  # of validation SRCC, a margin for chance over 100 references: of two epochs this close the later is kept
-TURN, JOIN = True, True  # in training references are turned and mirrored, and parts of two are joined
+TURN, JOIN = (
+    True,
+    True,
+)  # in training references are turned and mirrored, and parts of two are joined
 
 
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     add("--experiment_name", required=True, help="name of the run's folder under experiments/")
-    add("--references", default="auto", help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos")
+    add(
+        "--references",
+        default="auto",
+        help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos",
+    )
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
     add(
         "--cache_dir",
@@ -64,48 +83,115 @@ def build_parser():
     add("--image_size", type=whole(MIN_SIDE), default=32, help="side of a reference, pixels")
     add("--train_samples", type=whole(1), default=500, help="references to train on")
     add("--val_samples", type=whole(2), default=100, help="references that choose best.pt")
-    add("--distortions", default="default", help="'default' (the eight), 'all', or names separated by commas")
-    add("--distortions_per_image", type=whole(1), default=5, help="distorted images a reference, beside the pristine")
-    add("--compose", type=whole(1), default=1, help="up to this many different distortions one after another")
-    add("--redistort", action=switch, default=True, help="new distortions every epoch, or the same for the whole run")
+    add(
+        "--distortions",
+        default="default",
+        help="'default' (the eight), 'all', or names separated by commas",
+    )
+    add(
+        "--distortions_per_image",
+        type=whole(1),
+        default=5,
+        help="distorted images a reference, beside the pristine",
+    )
+    add(
+        "--compose",
+        type=whole(1),
+        default=1,
+        help="up to this many different distortions one after another",
+    )
+    add(
+        "--redistort",
+        action=switch,
+        default=True,
+        help="new distortions every epoch, or the same for the whole run",
+    )
     add("--backbone", choices=BACKBONES, default="resnet18", help="the network")
-    add("--stem", choices=("auto", *STEMS), default="auto", help="its first layer; auto: small under 64 pixels")
-    add("--pretrained", action=switch, default=False, help="start from ImageNet's weights; needs --stem imagenet")
-    add("--embedding_dim", type=whole(2, 512), default=32, help="dimensions of the embedding, 16 to 64 are good")
+    add(
+        "--stem",
+        choices=("auto", *STEMS),
+        default="auto",
+        help="its first layer; auto: small under 64 pixels",
+    )
+    add(
+        "--pretrained",
+        action=switch,
+        default=False,
+        help="start from ImageNet's weights; needs --stem imagenet",
+    )
+    add(
+        "--embedding_dim",
+        type=whole(2, 512),
+        default=32,
+        help="dimensions of the embedding, 16 to 64 are good",
+    )
     add(
         "--n_clusters",
         type=whole_or_auto(2),
         default=8,
         help="components of the mixture; 'auto': from 2 to 24, by the Bayesian information criterion at each refit",
     )
-    add("--gmm_samples", type=whole(2), default=20000, help="images that the mixture is fitted to, at most")
-    add("--refit_interval", type=whole(1), default=10, help="epochs from one fit of the mixture to the next")
+    add(
+        "--gmm_samples",
+        type=whole(2),
+        default=20000,
+        help="images that the mixture is fitted to, at most",
+    )
+    add(
+        "--refit_interval",
+        type=whole(1),
+        default=10,
+        help="epochs from one fit of the mixture to the next",
+    )
     add(
         "--cluster_loss_weight",
         type=real(0),
         default=0.5,
         help="weight of the pull to clusters (its formula: models/losses.py); 0 turns it off",
     )
-    add("--type_loss_weight", type=real(0), default=0.1, help="weight of predicting the type; 0 removes that head")
+    add(
+        "--type_loss_weight",
+        type=real(0),
+        default=0.1,
+        help="weight of predicting the type; 0 removes that head",
+    )
     add("--epochs", type=whole(1), default=50, help="passes over all images")
     add("--batch_size", type=whole(2), default=128, help="images a step, of all processes together")
     add("--lr", type=real(0), default=1e-3, help="peak of the one-cycle learning rate")
-    add("--seed", type=whole(0, MAX_SEED), default=0, help="of the weights, the batch order and the training draws")
+    add(
+        "--seed",
+        type=whole(0, MAX_SEED),
+        default=0,
+        help="of the weights, the batch order and the training draws",
+    )
     add(
         "--data_seed",
         type=whole(0, MAX_SEED),
         default=0,
         help="of the choice of references, the splits and validation's draws",
     )
-    add("--device", default="auto", help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one")
-    add("--amp", action=switch, default=None, help="bfloat16 arithmetic; by default where the hardware has it")
+    add(
+        "--device",
+        default="auto",
+        help="'cpu', 'cuda', 'cuda:1', or 'auto': cuda where there is one",
+    )
+    add(
+        "--amp",
+        action=switch,
+        default=None,
+        help="bfloat16 arithmetic; by default where the hardware has it",
+    )
     add(
         "--save_interval",
         type=real(0),
         default=30,
         help="least seconds from one checkpoint to the next; --resume goes on from the last; 0: one after every epoch",
     )
-    add("--resume", action="store_true", help="go on with this run from its last.pt; its flags are taken from the run")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with this run from its last.pt; its flags are taken from the run",
+    )
     add("--overwrite", action="store_true", help="replace the run of this name")
     return parser
 
@@ -115,7 +201,9 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     args.folder = Path("experiments") / args.experiment_name
     if args.folder.parent != Path("experiments") or args.experiment_name in (".", ".."):
-        parser.error(f"--experiment_name {args.experiment_name!r} must be a plain name, without / or ..")
+        parser.error(
+            f"--experiment_name {args.experiment_name!r} must be a plain name, without / or .."
+        )
     if args.resume and args.overwrite:
         parser.error("--resume goes on with the run, --overwrite replaces it: give one of them")
     if args.resume:
@@ -127,7 +215,9 @@ def resumed_args(parser, args, argv):
     """The run's own flags. A flag that was typed must agree with them, or be the 'auto' that they came from."""
     path = args.folder / "config.json"
     if not path.is_file():
-        parser.error(f"--resume: {args.folder} has no config.json, so no run to go on with; --overwrite starts one")
+        parser.error(
+            f"--resume: {args.folder} has no config.json, so no run to go on with; --overwrite starts one"
+        )
     config = read_json(path, "--overwrite starts the run anew")
     flags = vars(args).keys() - {"folder", *ANY_TIME}
     strange = config.keys() ^ (flags | set(FOUND))
@@ -153,44 +243,58 @@ def resumed_args(parser, args, argv):
 
 
 def main(args):
-    device = ranks.join(choose_device(args.device))
+    device = distributed.join(choose_device(args.device))
     fresh = not (args.resume or args.overwrite)
     if fresh:
-        run_folder.refuse_to_mix(args.folder)
+        checkpointing.refuse_to_mix(args.folder)
     types = select_types(args.distortions)
     args.stem = resolve_stem(args.stem, args.image_size)
     args.amp = resolve_amp(args, device)
     where = (args.image_size, args.data_root, args.data_seed)
-    with ranks.first_before_others():  # it downloads or packs what is missing
+    with distributed.first_before_others():  # it downloads or packs what is missing
         args.references, warning = resolve_source(args.references, args.data_root)
         train_references, val_references = load_training_references(
             args.references, args.train_samples, args.val_samples, *where, args.cache_dir
         )
     how = (types, args.distortions_per_image)
     train = DistortedImageDataset(
-        train_references, *how, args.seed, "train", args.compose, args.redistort, turn=TURN, join=JOIN
+        train_references,
+        *how,
+        args.seed,
+        "train",
+        args.compose,
+        args.redistort,
+        turn=TURN,
+        join=JOIN,
     )
-    val = DistortedImageDataset(val_references, *how, args.data_seed, "val", args.compose, redistort=False)
+    val = DistortedImageDataset(
+        val_references, *how, args.data_seed, "val", args.compose, redistort=False
+    )
     refuse_too_few(args, train, val)
-    config, digests = describe(args, types, train, val), train_references.digests + val_references.digests
-    ranks.refuse_to_differ(config["digest"])
+    config, digests = (
+        describe(args, types, train, val),
+        train_references.digests + val_references.digests,
+    )
+    distributed.refuse_to_differ(config["digest"])
     announce(config, warning, device)
 
     make_deterministic(args.seed)
-    pretrained = args.pretrained and not (args.resume and run_folder.has_begun(args.folder))
+    pretrained = args.pretrained and not (args.resume and checkpointing.has_begun(args.folder))
     model, mixture = build(config, pretrained)
     with explained("at the start", args):
-        model = ranks.share_batch_norm(model).to(device, memory_format=torch.channels_last)  # convolutions are faster
+        model = distributed.share_batch_norm(model).to(
+            device, memory_format=torch.channels_last
+        )  # convolutions are faster
         state = start_training(model, mixture.to(device), args, len(train))
-    with run_folder.locked(args.folder) as lock:
+    with checkpointing.locked(args.folder) as lock:
         if fresh:
-            run_folder.refuse_to_mix(args.folder)  # another process may have begun it since
+            checkpointing.refuse_to_mix(args.folder)  # another process may have begun it since
         log = []
-        if args.resume and run_folder.has_begun(args.folder):  # likewise
+        if args.resume and checkpointing.has_begun(args.folder):  # likewise
             log = restore(state, args.folder, config)
         else:
-            run_folder.start(args.folder, config, args.resume)
-        saver = run_folder.Saver(args.folder, args.save_interval)
+            checkpointing.start(args.folder, config, args.resume)
+        saver = checkpointing.Saver(args.folder, args.save_interval)
         args.resume = True  # from here on, that is how an interrupted run goes on
 
         for epoch in range(len(log), args.epochs):
@@ -203,7 +307,7 @@ def main(args):
                 losses, images_per_second = train_one_epoch(state, train, epoch, args)
                 settle_batch_norm(state.averaged.module, train, epoch, args)
                 scores = evaluate(state.averaged.module, mixture, val)
-            run_folder.refuse_if_lost(args.folder, lock)
+            checkpointing.refuse_if_lost(args.folder, lock)
             log.append(log_epoch(args, epoch, refits, losses, scores, images_per_second))
             tested = {"config": config, "reference_digests": digests, "epoch": epoch, "finished": False,
                       "model": state.averaged.module.state_dict(), "mixture": mixture.state_dict()}  # fmt: skip
@@ -211,8 +315,11 @@ def main(args):
             saver.keep(tested, trained, best=is_best(log), final=len(log) == args.epochs)
 
         with explained("after the last epoch", args):
-            for name in ("last", "best"):  # last.pt first: a best.pt that was damaged cannot be finished
-                run_folder.refuse_if_lost(args.folder, lock)
+            for name in (
+                "last",
+                "best",
+            ):  # last.pt first: a best.pt that was damaged cannot be finished
+                checkpointing.refuse_if_lost(args.folder, lock)
                 scores = finish(name, state.averaged.module, mixture, train, val, args)
                 print(f"{name}.pt: {in_words(scores)}")
     print(f"test it: python test_with_viz.py --experiment {args.folder}")
@@ -220,7 +327,7 @@ def main(args):
 
 def refuse_too_few(args, train, val):
     """Raise UserError where there are fewer images than clusters, or than processes."""
-    images, processes = min(len(train), args.gmm_samples), ranks.count()
+    images, processes = min(len(train), args.gmm_samples), distributed.count()
     if min(images, len(val)) < processes:
         raise UserError(
             f"{processes} processes share {len(train)} training and {len(val)} validation images; start fewer"
@@ -259,7 +366,9 @@ def finish(name, model, mixture, train, val, args):
         explain_choice(mixture)
         for at, value in model.state_dict().items():
             state["model"][at].copy_(value)  # in place: last.pt has it twice, and stores it once
-        run_folder.save(args.folder, name, {**state, "mixture": mixture.state_dict(), "finished": True})
+        checkpointing.save(
+            args.folder, name, {**state, "mixture": mixture.state_dict(), "finished": True}
+        )
     return {"epoch": state["epoch"] + 1, **evaluate(model, mixture, val)}
 
 
@@ -268,15 +377,19 @@ def explain_choice(mixture):
     if mixture.bic:
         best = min(mixture.bic.values())
         distances = "  ".join(f"{k}: +{value - best:.0f}" for k, value in mixture.bic.items())
-        print(f"{len(mixture.weights)} clusters have the lowest Bayesian information criterion; {distances}")
+        print(
+            f"{len(mixture.weights)} clusters have the lowest Bayesian information criterion; {distances}"
+        )
 
 
 def restore(state, folder, config):
     """Everything as last.pt left it. Returns the log's lines up to then."""
-    with ranks.first_before_others():  # it puts last.prev.pt in the place of a damaged last.pt
-        if ranks.is_first():
-            run_folder.remove_temporary(folder)
-        saved = run_folder.load_last(folder)
+    with (
+        distributed.first_before_others()
+    ):  # it puts last.prev.pt in the place of a damaged last.pt
+        if distributed.is_first():
+            checkpointing.remove_temporary(folder)
+        saved = checkpointing.load_last(folder)
     if saved["config"]["digest"] != config["digest"]:
         raise UserError(
             f"--resume: the references of {folder}, or the code that draws its images, have changed since it began; "
@@ -289,29 +402,43 @@ def restore(state, folder, config):
                 "last.pt; put config.json back, or start the run anew with --overwrite"
             )
     load_states(vars(state), saved, folder / "last.pt")
-    run_folder.put_back_log(folder, saved["log"])
+    checkpointing.put_back_log(folder, saved["log"])
     return saved["log"]
 
 
 def log_epoch(args, epoch, refit, losses, scores, images_per_second):
     """The same values as a line for people and a line of JSON, which is returned as a dict."""
     values = in_words({**losses, **scores})
-    print(f"epoch {epoch + 1:3d}/{args.epochs}  {values}  {images_per_second:.0f} images/s", flush=True)
-    line = {"epoch": epoch, "refit": refit, **losses, **scores, "images_per_second": images_per_second}
-    run_folder.append_log(args.folder, line)
+    print(
+        f"epoch {epoch + 1:3d}/{args.epochs}  {values}  {images_per_second:.0f} images/s",
+        flush=True,
+    )
+    line = {
+        "epoch": epoch,
+        "refit": refit,
+        **losses,
+        **scores,
+        "images_per_second": images_per_second,
+    }
+    checkpointing.append_log(args.folder, line)
     return without_nan(line)
 
 
 def in_words(values):
     return "  ".join(
-        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
     )
 
 
 def describe(args, types, train, val):
     """What a run is: its flags, what they came to, and the versions. Plain JSON values."""
     flags = {name: value for name, value in vars(args).items() if name not in ("folder", *ANY_TIME)}
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    versions = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
     found = list(types), train.references.source, train.digest() + val.digest(), versions
     return {**flags, **dict(zip(FOUND, found))}
 
@@ -324,14 +451,17 @@ def announce(config, warning, device):
     versions = "  ".join(f"{name} {value}" for name, value in config["versions"].items())
     images = config["train_samples"] * (config["distortions_per_image"] + 1)
     print(f"device {device}  {versions}")
-    print(f"{images} images an epoch from {config['references_name']}, types {', '.join(config['types'])}", flush=True)
+    print(
+        f"{images} images an epoch from {config['references_name']}, types {', '.join(config['types'])}",
+        flush=True,
+    )
 
 
 def how_to_go_on(args):
     """What to do after an interruption or a failing disk; args is None where it came before they were read."""
     if args is None or not args.resume or not (args.folder / "config.json").is_file():
         return AGAIN
-    launcher = "python" if ranks.count() == 1 else "torchrun …"
+    launcher = "python" if distributed.count() == 1 else "torchrun …"
     return f"{launcher} train_with_distortions.py --experiment_name {args.experiment_name} --resume"
 
 

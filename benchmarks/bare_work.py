@@ -1,10 +1,10 @@
 """The network's work alone, against which the training loop is held."""
 
 import torch
+from training.muon import Muon
 
-import training
-from models.muon import Muon
-from models.run import PIXELS_AT_ONCE, forward
+from models.inference import PIXELS_AT_ONCE, forward
+from training import loop
 
 
 class BareSteps:
@@ -13,7 +13,7 @@ class BareSteps:
     def __init__(self, model, image_size, batch_size, amp, lr=1e-3):
         self.model, self.amp = model, amp
         self.device = next(model.parameters()).device
-        self.optimizer = Muon(model, lr, training.WEIGHT_DECAY)
+        self.optimizer = Muon(model, lr, loop.WEIGHT_DECAY)
         shape = max(256, batch_size), 3, image_size, image_size
         self.pixels = torch.randint(256, shape, dtype=torch.uint8, device=self.device)
 
@@ -38,7 +38,9 @@ class BareEpoch:
         self.bare = BareSteps(model, args.image_size, args.batch_size, args.amp, args.lr)
         at_once = min(256, max(1, PIXELS_AT_ONCE // args.image_size**2))
         self.steps = sizes(images, args.batch_size)
-        self.statistics = sizes(min(images, max(training.BATCH_NORM_IMAGES, args.batch_size)), args.batch_size)
+        self.statistics = sizes(
+            min(images, max(loop.BATCH_NORM_IMAGES, args.batch_size)), args.batch_size
+        )
         self.validation = sizes(args.val_samples * (args.distortions_per_image + 1), at_once)
         self.refit = sizes(min(images, args.gmm_samples), at_once)
 

@@ -1,25 +1,21 @@
 """What Run.predict costs beside the network alone: images a second, as a share of the bare network's.
 
-    python benchmarks/inference.py experiments/resnet18_distorted
+    python -m benchmarks.inference experiments/resnet18_distorted
 
 The bare network answers the same pixels, which are on the device already, in blocks of the same size, and
 nothing is read from its answer. Photographs are the bundled ones, cut to 480×320; predict scores them by tiles.
 """
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
 
 import numpy as np
 import torch
-from timing import medians, tell
 
-from command_line import HelpFormatter, run_script, whole
+from benchmarks.timing import medians, tell
 from models import load_run
-from models.run import PIXELS_AT_ONCE, forward, tile_corners
-from references import PHOTOS, load_photo
+from models.inference import PIXELS_AT_ONCE, forward, tile_corners
+from references.sources import PHOTOS, load_photo
+from utils.cli import HelpFormatter, run_script, whole
 
 PHOTOGRAPH = 320, 480  # pixels, height and width
 
@@ -39,7 +35,12 @@ def main(args):
     run = load_run(args.experiment, device=args.device)
     side, device = run.config["image_size"], next(run.model.parameters()).device
     photographs = torch.stack([photograph(i % len(PHOTOS)) for i in range(args.photographs)])
-    small = photographs.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side)
+    small = (
+        photographs.unfold(2, side, side)
+        .unfold(3, side, side)
+        .permute(0, 2, 3, 1, 4, 5)
+        .reshape(-1, 3, side, side)
+    )
     small = small[torch.arange(args.images) % len(small)].contiguous()
     rows, numbers = [], {}
     for name, images in ((f"{side}×{side}", small), ("480×320", photographs)):
@@ -52,7 +53,9 @@ def main(args):
         }
         seconds = medians(candidates, args.rounds, device)
         rates = {key: len(images) / value for key, value in seconds.items()}
-        rows.append([name, str(len(tiles) // len(images)), f"{rates['predict'] / rates['network']:.0%}"])
+        rows.append(
+            [name, str(len(tiles) // len(images)), f"{rates['predict'] / rates['network']:.0%}"]
+        )
         numbers[name] = rates
     titles = ["images", "tiles an image", "predict's rate, of the bare network's"]
     tell(args.output, "inference", device, (titles, rows), images_per_second=numbers)
@@ -65,13 +68,17 @@ def photograph(i):
     scale = max(height / image.height, width / image.width)
     image = image.resize((round(image.width * scale), round(image.height * scale)))
     top, left = (image.height - height) // 2, (image.width - width) // 2
-    return torch.from_numpy(np.array(image)[top : top + height, left : left + width]).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image)[top : top + height, left : left + width]).permute(
+        2, 0, 1
+    )
 
 
 def tiles_of(images, side):
     """(tiles, 3, S, S): what predict cuts these images (B, 3, H, W) into."""
     corners = tile_corners(*images.shape[2:], side)
-    return torch.stack([images[:, :, y : y + side, x : x + side] for y, x in corners], dim=1).flatten(0, 1)
+    return torch.stack(
+        [images[:, :, y : y + side, x : x + side] for y, x in corners], dim=1
+    ).flatten(0, 1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ array, kornia a batch (B, 3, H, W) of float32 in [0, 1]. MATCH says in what they
 
 import os
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
+os.environ.setdefault(
+    "NO_ALBUMENTATIONS_UPDATE", "1"
+)  # or its import asks the network for a newer version
 
 import albumentations as A
 import cv2
@@ -18,7 +20,16 @@ from kornia.enhance import adjust_saturation_with_gray_subtraction as adjust_sat
 
 LEVEL = 0.8
 # The tables of distortions.py at that level, in the direction +1.
-SIGMA, LENGTH, DEVIATION, SETTING, CHROMA, CONTRAST, SHIFT, SIDE = 1.34, 5, 27.2, 7, 2.63, 1.64, 71, 2
+SIGMA, LENGTH, DEVIATION, SETTING, CHROMA, CONTRAST, SHIFT, SIDE = (
+    1.34,
+    5,
+    27.2,
+    7,
+    2.63,
+    1.64,
+    71,
+    2,
+)
 TAPS = 15  # of the Gaussian
 MATCH = {
     "gaussian_blur": "sigma 1.34, 15 taps, mirrored borders",
@@ -42,7 +53,9 @@ def albumentations_transforms():
     areas = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST}
     transforms = {
         "gaussian_blur": A.GaussianBlur(blur_limit=(TAPS, TAPS), sigma_limit=(SIGMA, SIGMA), p=1),
-        "motion_blur": A.MotionBlur(blur_limit=(LENGTH, LENGTH), allow_shifted=False, direction_range=(0, 0), p=1),
+        "motion_blur": A.MotionBlur(
+            blur_limit=(LENGTH, LENGTH), allow_shifted=False, direction_range=(0, 0), p=1
+        ),
         "gaussian_noise": A.GaussNoise(std_range=(DEVIATION / 255, DEVIATION / 255), p=1),
         "jpeg_compression": A.ImageCompression(quality_range=(SETTING, SETTING), p=1),
         "color_saturation": jitter(saturation=(CHROMA, CHROMA)),
@@ -50,7 +63,10 @@ def albumentations_transforms():
         "brightness": A.RandomBrightnessContrast((SHIFT / 255, SHIFT / 255), (0, 0), p=1),
         "pixelation": A.Downscale(scale_range=(1 / SIDE, 1 / SIDE), interpolation_pair=areas, p=1),
     }
-    return {name: lambda image, apply=apply: apply(image=image)["image"] for name, apply in transforms.items()}
+    return {
+        name: lambda image, apply=apply: apply(image=image)["image"]
+        for name, apply in transforms.items()
+    }
 
 
 def kornia_functions():
@@ -58,16 +74,22 @@ def kornia_functions():
 
     def motion_blur(images):
         angle = 360 * torch.rand(len(images), device=images.device)
-        return kornia.filters.motion_blur(images, LENGTH, angle, torch.zeros_like(angle), "replicate", "bilinear")
+        return kornia.filters.motion_blur(
+            images, LENGTH, angle, torch.zeros_like(angle), "replicate", "bilinear"
+        )
 
     def each(images, value):
         return torch.full((len(images),), value, device=images.device)
 
     return {
-        "gaussian_blur": lambda x: kornia.filters.gaussian_blur2d(x, TAPS, each(x, SIGMA)[:, None].expand(-1, 2)),
+        "gaussian_blur": lambda x: kornia.filters.gaussian_blur2d(
+            x, TAPS, each(x, SIGMA)[:, None].expand(-1, 2)
+        ),
         "motion_blur": motion_blur,
         "gaussian_noise": lambda x: x + DEVIATION / 255 * torch.randn_like(x),
-        "jpeg_compression": lambda x: kornia.enhance.jpeg_codec_differentiable(x, each(x, float(SETTING))),
+        "jpeg_compression": lambda x: kornia.enhance.jpeg_codec_differentiable(
+            x, each(x, float(SETTING))
+        ),
         "color_saturation": lambda x: adjust_saturation(x, each(x, CHROMA)),
         "contrast": lambda x: adjust_contrast_with_mean_subtraction(x, each(x, CONTRAST)),
         "brightness": lambda x: adjust_brightness(x, each(x, SHIFT / 255)),
@@ -83,7 +105,9 @@ def opencv_functions():
         angle, centre = random.uniform(0, 2 * np.pi), np.array([LENGTH // 2] * 2)
         reach = LENGTH // 2 * np.array([np.cos(angle), np.sin(angle)])
         ends = [(256 * (centre + sign * reach)).round().astype(int).tolist() for sign in (-1, 1)]
-        kernel = cv2.line(np.zeros((LENGTH, LENGTH), np.uint8), *ends, 255, 1, cv2.LINE_AA, shift=8).astype(np.float32)
+        kernel = cv2.line(
+            np.zeros((LENGTH, LENGTH), np.uint8), *ends, 255, 1, cv2.LINE_AA, shift=8
+        ).astype(np.float32)
         return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
 
     def gaussian_noise(image):
@@ -101,7 +125,9 @@ def opencv_functions():
 
     def contrast(image):
         mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
-        return cv2.LUT(image, (mean + CONTRAST * (grey_levels - mean)).round().clip(0, 255).astype(np.uint8))
+        return cv2.LUT(
+            image, (mean + CONTRAST * (grey_levels - mean)).round().clip(0, 255).astype(np.uint8)
+        )
 
     def pixelation(image):
         height, width = image.shape[:2]

@@ -11,10 +11,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from preloaded import LATE_IMPORTS
 
 import train_with_distortions as script
-from references import absolute
+from references.sources import absolute
+from tests.preloaded import LATE_IMPORTS
 
 
 def flags_of(args):

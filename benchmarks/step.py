@@ -1,29 +1,24 @@
 """What precision, memory layout and torch.compile are worth: images a second of a training step's bare work.
 
-    python benchmarks/step.py
-    python benchmarks/step.py --backbone resnet50 --image_size 96 --rounds 3
+    python -m benchmarks.step
+    python -m benchmarks.step --backbone resnet50 --image_size 96 --rounds 3
 
 The same network takes the same steps of forward, backward and optimizer in each way, in turn: in bfloat16 only where the
 device has it. Training runs as the row that says so. What torch.compile takes to begin with is not in its rate, but told.
 """
 
 import argparse
-import sys
 import time
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project's modules
 
 import torch
-from bare_work import BareSteps
-from timing import medians, tell
 
-from command_line import HelpFormatter, run_script, whole
-from distortions import DISTORTION_TYPES
-from models.precision import has_bfloat16
+from benchmarks.bare_work import BareSteps
+from benchmarks.timing import medians, tell
+from distortions.standard import DISTORTION_TYPES
 from models.quality_net import BACKBONES, QualityNet, resolve_stem
-from models.run import choose_device
+from utils.cli import HelpFormatter, run_script, whole
+from utils.device import choose_device, has_bfloat16
 
 WAYS = {
     "float32": {},
@@ -41,7 +36,12 @@ def parse_args(argv=None):
     add("--batch_size", type=whole(2), default=128, help="images a step")
     add("--steps", type=whole(1), default=5, help="in a round")
     add("--rounds", type=whole(1), default=5, help="a time is the median of so many")
-    add("--compile", action=argparse.BooleanOptionalAction, default=True, help="time torch.compile too")
+    add(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time torch.compile too",
+    )
     add("--device", default="auto", help="as for train_with_distortions.py")
     add("--output", default="benchmarks/results", help="folder of step.json")
     return parser.parse_args(argv)
@@ -49,12 +49,21 @@ def parse_args(argv=None):
 
 def main(args):
     device = choose_device(args.device)
-    steps = {name: steps_of(args, device, **way) for name, way in ways_on(device, args.compile).items()}
+    steps = {
+        name: steps_of(args, device, **way) for name, way in ways_on(device, args.compile).items()
+    }
     first = {name: first_step(each, args.batch_size) for name, each in steps.items()}
-    candidates = {name: partial(several, each, args.steps, args.batch_size) for name, each in steps.items()}
-    seconds = {name: value / args.steps for name, value in medians(candidates, args.rounds, device).items()}
+    candidates = {
+        name: partial(several, each, args.steps, args.batch_size) for name, each in steps.items()
+    }
+    seconds = {
+        name: value / args.steps for name, value in medians(candidates, args.rounds, device).items()
+    }
     slowest = max(seconds.values())
-    rows = [[name, f"{slowest / step:.2f}", f"{first[name] / step:.0f}"] for name, step in seconds.items()]
+    rows = [
+        [name, f"{slowest / step:.2f}", f"{first[name] / step:.0f}"]
+        for name, step in seconds.items()
+    ]
     tell(args.output, "step", device, (["way", "rate, of the slowest's", "the first step takes as long as"], rows),
          backbone=args.backbone, image_size=args.image_size, batch_size=args.batch_size, first_seconds=first,
          images_per_second={name: args.batch_size / step for name, step in seconds.items()})  # fmt: skip
@@ -71,7 +80,9 @@ def ways_on(device, compiled):
 def steps_of(args, device, channels_last=False, amp=False, compiled=False):
     """BareSteps of a fresh network."""
     torch.manual_seed(0)
-    model = QualityNet(args.backbone, resolve_stem("auto", args.image_size), 32, len(DISTORTION_TYPES) + 1).to(device)
+    model = QualityNet(
+        args.backbone, resolve_stem("auto", args.image_size), 32, len(DISTORTION_TYPES) + 1
+    ).to(device)
     model = model.to(memory_format=torch.channels_last) if channels_last else model
     if compiled:
         model.compile()

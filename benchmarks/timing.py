@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import torch
-from tables import markdown
 from tqdm import tqdm
 
-from files import write_json
+from ablations.tables import markdown
+from utils.files import write_json
 
 
 def medians(candidates, rounds, device="cpu"):
@@ -50,6 +50,7 @@ def tell(output, name, device, *tables, **numbers):
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(
-        folder / f"{name}.json", {"machine": about, "tables": [[titles, *rows] for titles, rows in tables], **numbers}
+        folder / f"{name}.json",
+        {"machine": about, "tables": [[titles, *rows] for titles, rows in tables], **numbers},
     )
     print(f"\n{folder / f'{name}.json'}")

@@ -8,7 +8,7 @@ import scipy  # which loads a part of it when that is first used
 import torch
 from torch import nn
 
-from errors import UserError
+from utils.errors import UserError
 
 REG_COVAR = 0.1  # added to the variances of standardised embeddings, so that no component shrinks to a point
 MAX_ITERATIONS = 200
@@ -30,12 +30,16 @@ class Mixture(nn.Module):
         k, d = AUTO_CLUSTERS[0] if self.auto else n_clusters, embedding_dim
         self.register_buffer("fitted", torch.tensor(False))
         self.register_buffer("kept", torch.tensor(math.nan, dtype=torch.float64))  # see refit
-        self.register_buffer("unknown_below", torch.tensor(math.nan, dtype=torch.float64))  # see calibrate
+        self.register_buffer(
+            "unknown_below", torch.tensor(math.nan, dtype=torch.float64)
+        )  # see calibrate
         self.register_buffer("center", torch.zeros(d, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(d, dtype=torch.float64))
         self.register_buffer("weights", torch.full((k,), 1 / k, dtype=torch.float64))
         self.register_buffer("means", torch.zeros(k, d, dtype=torch.float64))
-        self.register_buffer("precisions_cholesky", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
+        self.register_buffer(
+            "precisions_cholesky", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1)
+        )
 
     def log_joint(self, embeddings):
         """(B, K): log of weight × density at each embedding (B, D), in standardised coordinates."""
@@ -48,7 +52,12 @@ class Mixture(nn.Module):
 
     def assign(self, embeddings):
         """(N,) the most probable component of each embedding (N, D), numpy in and out."""
-        return self.log_joint(torch.from_numpy(embeddings).to(self.means.device)).argmax(1).cpu().numpy()
+        return (
+            self.log_joint(torch.from_numpy(embeddings).to(self.means.device))
+            .argmax(1)
+            .cpu()
+            .numpy()
+        )
 
     def refit(self, embeddings, seed):
         """Fit to training embeddings (N, D), starting from the previous fit where there is one. `kept` is then the
@@ -69,13 +78,17 @@ class Mixture(nn.Module):
         model = self._fit((embeddings - center) / scale, center, scale, seed)
         self._store(center, scale, model, np.arange(model.n_components))
         if before is not None:
-            self._store(center, scale, model, match(before, self.assign(embeddings), k, model.n_components))
+            self._store(
+                center, scale, model, match(before, self.assign(embeddings), k, model.n_components)
+            )
             self.kept.fill_((before == self.assign(embeddings)).mean())
 
     def calibrate(self, embeddings):
         """Set `unknown_below`, the log-likelihood under which an image's distortion is flagged as unknown, so that 5 %
         of these embeddings (N, D) of images with known distortions are flagged falsely."""
-        log_likelihoods = self.log_joint(torch.from_numpy(embeddings).to(self.means.device)).logsumexp(1)
+        log_likelihoods = self.log_joint(
+            torch.from_numpy(embeddings).to(self.means.device)
+        ).logsumexp(1)
         self.unknown_below.copy_(log_likelihoods.quantile(FALSE_ALARMS))
 
     def load_state_dict(self, state, *args, **kwargs):
@@ -115,14 +128,17 @@ class Mixture(nn.Module):
         return {
             "weights_init": self.weights.cpu().numpy(),
             "means_init": (self.means.cpu().numpy() * old_scale + old_center - center) / scale,
-            "precisions_init": (cholesky @ cholesky.transpose(0, 2, 1)) * np.outer(stretch, stretch),
+            "precisions_init": (cholesky @ cholesky.transpose(0, 2, 1))
+            * np.outer(stretch, stretch),
         }
 
     def _maximize(self, k, standardised, start, seed):
         """Expectation-maximisation from a start: scikit-learn's fitted GaussianMixture of k components."""
         from sklearn.mixture import GaussianMixture  # a slow import, not needed for --help
 
-        model = GaussianMixture(k, reg_covar=REG_COVAR, max_iter=MAX_ITERATIONS, random_state=seed, **start)
+        model = GaussianMixture(
+            k, reg_covar=REG_COVAR, max_iter=MAX_ITERATIONS, random_state=seed, **start
+        )
         try:
             return model.fit(standardised)
         except ValueError as problem:
@@ -134,7 +150,14 @@ class Mixture(nn.Module):
     def _store(self, center, scale, model, order):
         self._resize(model.n_components)
         weights = model.weights_[order] / model.weights_.sum()
-        values = (True, center, scale, weights, model.means_[order], model.precisions_cholesky_[order])
+        values = (
+            True,
+            center,
+            scale,
+            weights,
+            model.means_[order],
+            model.precisions_cholesky_[order],
+        )
         names = ("fitted", "center", "scale", "weights", "means", "precisions_cholesky")
         for name, value in zip(names, values):
             getattr(self, name).copy_(torch.as_tensor(value))

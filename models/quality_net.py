@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from errors import UserError
+from utils.errors import UserError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 STEMS = ("small", "imagenet")
@@ -37,7 +37,9 @@ class QualityNet(nn.Module):
 
     def forward(self, images):
         features = self.backbone((images.float() - self.mean) / self.std)
-        with torch.autocast(images.device.type, enabled=False):  # the heads are cheap, and bfloat16 would round scores
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # the heads are cheap, and bfloat16 would round scores
             embedding = self.embed(features.float())
             quality = 100 * torch.sigmoid(self.quality_head(embedding)[:, 0])
             return Output(quality, embedding, self.type_head(embedding) if self.type_head else None)
@@ -55,11 +57,15 @@ def _backbone(name, stem, pretrained):
     from torchvision.models import get_model  # a slow import, not needed for --help
 
     if pretrained and stem != "imagenet":
-        raise UserError("--pretrained needs --stem imagenet: the weights were learned with that stem")
+        raise UserError(
+            "--pretrained needs --stem imagenet: the weights were learned with that stem"
+        )
     try:
         network = get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
     except (OSError, RuntimeError) as problem:
-        raise UserError(f"--pretrained: ImageNet weights of {name} could not be downloaded ({problem})") from problem
+        raise UserError(
+            f"--pretrained: ImageNet weights of {name} could not be downloaded ({problem})"
+        ) from problem
     if stem == "small":
         network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -75,6 +81,8 @@ def start_from_cosines(weight):
     cosines = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
     colors = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
     cosines, colors = (rows / rows.norm(dim=1, keepdim=True) for rows in (cosines, colors))
-    basis = torch.einsum("kc,iy,jx->kijcyx", colors, cosines, cosines).flatten(0, 2)  # (27, 3, 3, 3), orthonormal
+    basis = torch.einsum("kc,iy,jx->kijcyx", colors, cosines, cosines).flatten(
+        0, 2
+    )  # (27, 3, 3, 3), orthonormal
     basis = basis * weight[0].numel() ** 0.5 * weight.std()
     weight[: 2 * len(basis)] = torch.cat([basis, -basis])

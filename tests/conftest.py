@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from distorted_dataset import DistortedImageDataset
-from references import load_training_references
+from references.sources import load_training_references
 
 
 def pytest_configure(config):
     fonts = TemporaryDirectory()
     config.add_cleanup(fonts.cleanup)
-    os.environ["MPLCONFIGDIR"] = fonts.name  # for matplotlib's cache, and without the user's own settings
+    os.environ["MPLCONFIGDIR"] = (
+        fonts.name
+    )  # for matplotlib's cache, and without the user's own settings
     torch.set_num_threads(1)  # two workers share two cores
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 

@@ -6,13 +6,16 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from distorted_dataset import DISTORTION_TYPES, DistortedImageDataset, apply_distortion
-from distortions import DISTORTIONS, quality_of
-from references import References
+from distortions.standard import DISTORTIONS, quality_of
+from references.sources import References
 
 
 def blank(count):
     """References whose pixels do not matter."""
-    images, names = torch.full((count, 3, 8, 8), 128, dtype=torch.uint8), tuple(map(str, range(count)))
+    images, names = (
+        torch.full((count, 3, 8, 8), 128, dtype=torch.uint8),
+        tuple(map(str, range(count))),
+    )
     return References(images, names, names, np.arange(count), "blank")
 
 
@@ -23,7 +26,13 @@ def test_500_references_by_5_and_the_pristine_give_3000_images():
 
 
 @settings(deadline=None)
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 12), st.integers(0, 2**62), st.integers(0, 50))
+@given(
+    st.integers(1, 60),
+    st.integers(1, 20),
+    st.integers(1, 12),
+    st.integers(0, 2**62),
+    st.integers(0, 50),
+)
 def test_types_are_dealt_evenly(references, variants, types, seed, epoch):
     dataset = DistortedImageDataset(blank(references), tuple(DISTORTIONS)[:types], variants, seed)
     dataset.set_epoch(epoch)
@@ -38,7 +47,9 @@ def test_labels_follow_from_type_and_level(dataset):
     for i, name in enumerate(DISTORTION_TYPES):
         inside = labels.type == i
         assert torch.allclose(labels.quality[inside], quality_of(name, labels.level[inside]))
-        assert set(labels.direction[inside].tolist()) == ({-1, 1} if DISTORTIONS[name].directions else {0})
+        assert set(labels.direction[inside].tolist()) == (
+            {-1, 1} if DISTORTIONS[name].directions else {0}
+        )
     distorted = labels.type < 8
     assert labels.level[distorted].min() >= 0.2 and labels.level[distorted].max() < 1
     assert (labels.level[~distorted] == 0).all() and (labels.variant[~distorted] == 0).all()
@@ -63,7 +74,9 @@ def test_an_image_is_what_its_label_says(crops):
             continue
         array = crops.images[item.reference].permute(1, 2, 0).numpy()
         expected, quality = apply_distortion(array, item.type, item.level, item.direction)
-        assert np.array_equal(item.image.permute(1, 2, 0).numpy(), expected) and item.quality == pytest.approx(quality)
+        assert np.array_equal(
+            item.image.permute(1, 2, 0).numpy(), expected
+        ) and item.quality == pytest.approx(quality)
 
 
 def test_images_are_the_same_for_any_batch_size_and_order(dataset):
@@ -91,7 +104,9 @@ def test_no_redistort_keeps_the_first_draw(crops):
 
 def test_seed_and_part_change_the_draws(crops):
     digests = {
-        DistortedImageDataset(crops, seed=seed, part=part).digest() for seed in (0, 1) for part in ("train", "val")
+        DistortedImageDataset(crops, seed=seed, part=part).digest()
+        for seed in (0, 1)
+        for part in ("train", "val")
     }
     assert len(digests) == 4
 
@@ -100,18 +115,26 @@ def test_compose_multiplies_qualities_and_names_the_costliest(crops):
     dataset = DistortedImageDataset(crops, tuple(DISTORTIONS), 5, compose=3)
     labels, seen = dataset.labels, set()
     for i in range(300):
-        steps = [(t, level) for t, level in zip(labels.steps[i].tolist(), labels.step_level[i].tolist()) if t >= 0]
+        steps = [
+            (t, level)
+            for t, level in zip(labels.steps[i].tolist(), labels.step_level[i].tolist())
+            if t >= 0
+        ]
         seen.add(len(steps))
         assert len({t for t, _ in steps}) == len(steps)
         singles = [quality_of(dataset.types[t], level) for t, level in steps]
-        assert labels.quality[i].item() == pytest.approx(100 * np.prod([q / 100 for q in singles]), rel=1e-5)
+        assert labels.quality[i].item() == pytest.approx(
+            100 * np.prod([q / 100 for q in singles]), rel=1e-5
+        )
         if steps:
             assert labels.type[i] == steps[int(np.argmin(singles))][0]
     assert seen == {0, 1, 2, 3}
 
 
 def test_compose_applies_the_steps_in_order(crops):
-    dataset = DistortedImageDataset(crops, ("brightness", "contrast", "color_saturation"), 3, compose=3)
+    dataset = DistortedImageDataset(
+        crops, ("brightness", "contrast", "color_saturation"), 3, compose=3
+    )
     labels = dataset.labels
     i = int(torch.nonzero((labels.steps >= 0).all(1))[0])
     array = crops.images[labels.reference[i]].permute(1, 2, 0).numpy()
@@ -136,7 +159,11 @@ def test_turn_shows_the_references_in_all_eight_ways(crops):
     pristine = torch.nonzero(dataset.labels.type == 8)[:, 0]
     seen = set()
     for image, reference in zip(dataset.images(pristine), crops.images):
-        ways = [torch.rot90(turned, k, (1, 2)) for turned in (reference, reference.flip(2)) for k in range(4)]
+        ways = [
+            torch.rot90(turned, k, (1, 2))
+            for turned in (reference, reference.flip(2))
+            for k in range(4)
+        ]
         seen |= {way for way, turned in enumerate(ways) if torch.equal(turned, image)}
         assert any(torch.equal(turned, image) for turned in ways)
     assert seen == set(range(8))
@@ -155,7 +182,10 @@ def test_free_draws_differ_between_images_and_epochs_and_come_back():
 
 
 def test_digest_tells_types_apart():
-    digests = {DistortedImageDataset(blank(9), ("gaussian_blur", other)).digest() for other in ("rain", "motion_blur")}
+    digests = {
+        DistortedImageDataset(blank(9), ("gaussian_blur", other)).digest()
+        for other in ("rain", "motion_blur")
+    }
     assert len(digests) == 2
 
 
@@ -182,6 +212,9 @@ def test_join_replaces_one_side_of_every_second_image(crops):
 
 
 def test_turning_and_joining_change_no_other_draw(crops):
-    plain, changed = DistortedImageDataset(crops).labels, DistortedImageDataset(crops, turn=True, join=True).labels
+    plain, changed = (
+        DistortedImageDataset(crops).labels,
+        DistortedImageDataset(crops, turn=True, join=True).labels,
+    )
     for name in ("key", "steps", "step_level", "step_direction", "quality"):
         assert torch.equal(getattr(plain, name), getattr(changed, name))
