@@ -189,6 +189,7 @@ def test_digest_tells_types_apart():
     assert len(digests) == 2
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_the_same_to_within_a_grey_level(crops):
     dataset = DistortedImageDataset(crops, tuple(DISTORTIONS), 5, turn=True, join=True)

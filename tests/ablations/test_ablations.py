@@ -30,6 +30,8 @@ from distortions.standard import DISTORTION_TYPES
 from models.mixture import REG_COVAR, Mixture
 from tests.helpers import run_afresh, run_preloaded
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

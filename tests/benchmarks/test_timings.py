@@ -25,6 +25,8 @@ from tests.helpers import run_preloaded
 from training.muon import ITERATIONS, orthogonalized
 from utils.device import has_bfloat16
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = "--references photos --image_size 16 --train_samples 8 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --epochs 1 --device cpu"  # fmt: skip
 

@@ -79,6 +79,7 @@ def test_what_is_skipped_is_told_with_the_cache_as_without(folder, tmp_path, cap
                        f"folder {folder.name}: 1 unusable images and 3 copies of others skipped"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_with_a_cache_has_the_digests_of_one_without(tmp_path):
     write_images(tmp_path / "images", 30, size=(16, 16))
     train(

@@ -25,6 +25,8 @@ from utils import files
 from utils.checkpoint import load_checkpoint
 from utils.cli import run_script
 
+pytestmark = pytest.mark.slow
+
 FLAGS = """--references photos --image_size 8 --train_samples 4 --val_samples 2 --distortions_per_image 3 --n_clusters 2
            --epochs 3 --batch_size 16 --refit_interval 1 --save_interval 0 --device cpu""".split()  # a step an epoch
 

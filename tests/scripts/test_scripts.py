@@ -25,6 +25,8 @@ from tests.helpers import run_afresh, run_preloaded
 from training import checkpointing, loop
 from utils.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = "--references photos --image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 3 --batch_size 24 --refit_interval 1 --device cpu"  # fmt: skip
 

@@ -23,6 +23,8 @@ from training import checkpointing, loop
 from utils import distributed
 from utils.errors import UserError
 
+pytestmark = pytest.mark.distributed
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 COUNT = 2
 TINY = "--references photos --image_size 16 --train_samples 24 --val_samples 8 --distortions_per_image 3 --epochs 3 --batch_size 40 --refit_interval 1 --n_clusters 3 --device cpu --no-amp"  # fmt: skip
