@@ -2,18 +2,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUICK := quick_test_distorted
 REFERENCES ?= auto
-
 SEEDS ?= 0 1 2
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: quickstart test results
+.PHONY: help quickstart results tables test test-fast stress lint format
 
-quickstart: .venv/installed
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+quickstart: .venv/installed ## environment, a small training run and its test
 	$(BIN)/python train_with_distortions.py --experiment_name $(QUICK) --train_samples 100 --val_samples 50 \
 		--distortions_per_image 3 --epochs 20 --batch_size 64 --references $(REFERENCES) --overwrite
 	$(BIN)/python test_with_viz.py --experiment experiments/$(QUICK)
 
-# The full command over seeds and one table, as in the README: make results REFERENCES=path/to/images
-results: .venv/installed
+results: .venv/installed ## the full command over SEEDS and its table: make results REFERENCES=path/to/images
 	for seed in $(SEEDS); do \
 		$(BIN)/python train_with_distortions.py --experiment_name full_seed$$seed --seed $$seed \
 			--references $(REFERENCES) --overwrite && \
@@ -21,8 +23,27 @@ results: .venv/installed
 	done
 	$(BIN)/python summarize_runs.py $(SEEDS:%=experiments/full_seed%)
 
-test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+tables: .venv/installed ## write the tables of docs/ from the files in results/
+	$(BIN)/python docs/make_tables.py
+
+test: .venv/installed-dev ## the whole test suite, without the stress tests
+	$(PYTEST) -m "not stress"
+
+test-fast: .venv/installed-dev ## the tests that run no whole script, in under two minutes
+	$(PYTEST) -m "not slow and not distributed and not stress"
+
+stress: .venv/installed-dev ## kill and resume runs, read damaged files
+	$(BIN)/python -m tests.stress.kill_and_resume
+	$(BIN)/python -m tests.stress.fuzz_images
+
+lint: .venv/installed-dev ## ruff's checks, its format, and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-dev ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
