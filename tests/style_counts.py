@@ -29,7 +29,7 @@ class Counts:
     unpacking: int = 0
     comprehensions: int = 0
     long_lines: list[str] = field(default_factory=list)
-    skips: list[str] = field(default_factory=list)  # `# fmt: skip` or `off`, but for matrices
+    skips: list[str] = field(default_factory=list)  # not formatted, matrices excepted
     unannotated: list[str] = field(default_factory=list)  # public functions and methods
 
     @property
