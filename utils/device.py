@@ -1,4 +1,4 @@
-"""Which arithmetic the hardware has."""
+"""Choose a device, and tell which arithmetic it has."""
 
 import re
 from functools import cache
@@ -9,24 +9,29 @@ from utils.errors import UserError
 
 
 @cache
-def has_bfloat16(device):
-    """Whether this torch.device multiplies bfloat16 itself, as far as torch tells. A CPU that does not is many times
-    slower in it than in float32."""
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device multiplies bfloat16 natively, as far as torch knows.
+
+    A CPU that does not is many times slower in bfloat16 than in float32.
+    """
     if device.type == "cuda":
         return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()  # not in every torch
 
 
-def choose_device(device):
-    """The torch.device that 'auto' or a name stands for. Raises UserError where there is no such device."""
-    device = str(device)
-    if device == "auto":
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device that a name stands for; 'auto' is the first GPU, or else the CPU.
+
+    Raises UserError if there is no such device.
+    """
+    name = str(device)
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    known = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+
+    known = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
     if not known:
-        raise UserError(f"--device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1, …")
-    if device != "cpu" and int(known[1] or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device auto"
-        )
-    return torch.device(device)
+        raise UserError(f"--device {name!r} is none of auto, cpu, cuda, cuda:0, cuda:1, …")
+    count = torch.cuda.device_count()
+    if name != "cpu" and int(known[1] or 0) >= count:
+        raise UserError(f"--device {name}: torch sees {count} CUDA devices; use --device auto")
+    return torch.device(name)
