@@ -24,7 +24,7 @@ results: .venv/installed ## the full command over SEEDS and its table: make resu
 	$(BIN)/python summarize_runs.py $(SEEDS:%=experiments/full_seed%)
 
 tables: .venv/installed ## write the tables of docs/ from the files in results/
-	$(BIN)/python docs/make_tables.py
+	$(BIN)/python -m docs.make_tables
 
 test: .venv/installed-dev ## the whole test suite, without the stress tests
 	$(PYTEST) -m "not stress"
