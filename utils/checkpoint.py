@@ -3,36 +3,63 @@
 import io
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from utils.errors import Damaged, UserError
 from utils.files import write_atomically
 
-FORMAT = 3  # from 3 on, four bytes after torch's file: its CRC-32
+FORMAT = 4  # after torch's file, four bytes hold its CRC-32
 CRC_BYTES = 4
 ZIP_END = b"PK\x05\x06"  # begins the last 22 bytes of torch's file
+# What every run of format 3 was trained by.
+_FORMAT_3_RECIPE = {
+    "flip": True,
+    "cutmix": True,
+    "ema_share": 0.04,
+    "optimizer": "muon",
+    "cosine_stem": True,
+    "quality_loss": "huber",
+    "cluster_loss": "balanced",
+    "covariance": "full",
+    "match_refits": True,
+}
+_FORMAT_3_STATES = {  # the names of a run's states in format 3: those of today
+    "online": "model",
+    "averaged": "ema",
+    "optimizer": "optimizer",
+    "schedule": "scheduler",
+}
+_FORMAT_3_BUFFERS = {"unknown_below": "ood_threshold", "kept": "label_stability"}
 
 
-def save_checkpoint(path, state, previous=None):
-    """state: a dict of tensors and plain values. What was at the path is kept as `previous`, where one is named."""
+def save_checkpoint(
+    path: str | Path, state: dict[str, Any], previous: str | Path | None = None
+) -> None:
+    """Write a dict of tensors and plain values.
+
+    What was at the path is kept as `previous`, where one is named.
+    """
 
     def write(file):
-        summed = _Summed(file)
+        checked = _ChecksumFile(file)
         try:
-            torch.save({"format": FORMAT, **state}, summed)
-        except RuntimeError as problem:  # torch's own, in place of a failing disk's
-            raise summed.problem or problem from None
-        file.write(_bytes(summed.crc))
+            torch.save({"format": FORMAT, **state}, checked)
+        except RuntimeError as problem:  # torch raises it in place of a failing disk's error
+            raise checked.problem or problem from None
+        file.write(_crc_bytes(checked.crc))
 
     write_atomically(path, write, previous)
 
 
-class _Summed:
-    """A file under its CRC-32. `problem` is the OSError that a write ended with."""
+class _ChecksumFile:
+    """A file whose CRC-32 is computed as it is written. `problem` is the OSError of a write."""
 
     def __init__(self, file):
-        self.file, self.crc, self.problem = file, 0, None
+        self.file = file
+        self.crc = 0
+        self.problem: OSError | None = None
 
     def write(self, data):
         self.crc = zlib.crc32(data, self.crc)
@@ -46,40 +73,69 @@ class _Summed:
         self.file.flush()
 
 
-def load_checkpoint(path):
-    """The dict that was saved, its tensors on the CPU. Raises Damaged for a file that is damaged or foreign, UserError
-    for one of another version."""
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read the dict that was saved, its tensors on the CPU. A file of format 3 is converted.
+
+    Raises Damaged for a file that is damaged or foreign, UserError for one of another version.
+    """
     data = Path(path).read_bytes()
     content = memoryview(data)  # its slices are no copies
-    damaged = f"{path} is not a checkpoint of this project, or is damaged; try the run's other one, or train it anew"
-    whole = content[-CRC_BYTES:] == _bytes(zlib.crc32(content[:-CRC_BYTES]))
-    if not whole and content[-22:-18] != ZIP_END:  # such as a file of format 2
-        raise Damaged(damaged)
+    damaged = Damaged(
+        f"{path} is not a checkpoint of this project, or is damaged; try the run's other one, or "
+        "train it anew"
+    )
+    is_whole = content[-CRC_BYTES:] == _crc_bytes(zlib.crc32(content[:-CRC_BYTES]))
+    has_no_checksum = content[-22:-18] == ZIP_END  # such as a file of format 2
+    if not is_whole and not has_no_checksum:
+        raise damaged
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as problem:  # a foreign file can fail in any way
-        raise Damaged(damaged) from problem
+        raise damaged from problem
     version = state.get("format") if isinstance(state, dict) else None
-    if version != FORMAT:
+    if version not in (3, FORMAT):
         raise UserError(
             f"{path} has checkpoint format {version}, this code reads {FORMAT}; train the run anew"
         )
-    if not whole:
-        raise Damaged(damaged)
-    return state
+    if not is_whole:
+        raise damaged
+    return convert_format_3(state) if version == 3 else state
 
 
-def load_states(parts, saved, path):
-    """Give each of the parts, {name: what has a load_state_dict}, its state in what was loaded from the path. Raises
-    UserError where they do not fit, as after a change of the network."""
+def convert_format_3(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint of format 3 in the present format."""
+    converted = {name: value for name, value in state.items() if name not in _FORMAT_3_STATES}
+    converted["format"] = FORMAT
+    converted["config"] = convert_config(state["config"])
+    converted["mixture"] = {
+        _FORMAT_3_BUFFERS.get(name, name): value for name, value in state["mixture"].items()
+    }
+    if "online" in state:
+        converted["training"] = {
+            new_name: state[old_name] for old_name, new_name in _FORMAT_3_STATES.items()
+        }
+    return converted
+
+
+def convert_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with what one of format 3 does not say."""
+    return {"recipe": _FORMAT_3_RECIPE, "git_commit": None, **config}
+
+
+def load_states(parts: dict[str, Any], saved: dict[str, Any], path: str | Path) -> None:
+    """Give each of the parts, {name: object with load_state_dict}, its state in what was loaded.
+
+    Raises UserError where they do not fit, as after a change of the network.
+    """
     for name, part in parts.items():
         try:
             part.load_state_dict(saved[name])
         except (KeyError, RuntimeError, ValueError) as problem:
             raise UserError(
-                f"{path}: its {name} does not fit this code's; go on with the code that wrote it, or train the run anew"
+                f"{path}: its {name} does not fit this code's; go on with the code that wrote it, "
+                "or train the run anew"
             ) from problem
 
 
-def _bytes(crc):
+def _crc_bytes(crc):
     return crc.to_bytes(CRC_BYTES, "big")

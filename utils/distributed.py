@@ -1,8 +1,9 @@
-"""Training shared out among processes that torchrun starts: one for each GPU, or for a part of a CPU's cores.
+"""Training by several processes that torchrun starts: one for each GPU, or for some of a CPU's cores.
 
-Every process runs the whole script and holds the whole network. Each trains its share of the same batches, and what a
-step needs of a batch as a whole is summed over the processes, so that together they take the step that one would. A
-process is known by its rank, from 0; the first writes. A single process gets back what it gives.
+Every process runs the whole script and holds the whole network. Each trains its shard of the same
+batches. Gradients, batch-norm statistics and sums over a batch are those of the whole batch, so that a
+step is the step that one process would take. Without torchrun every function here leaves its input as
+it is.
 """
 
 import atexit
@@ -10,71 +11,85 @@ import functools
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from utils.errors import UserError
 
-PATIENCE = timedelta(
-    days=2
-)  # the first may pack a folder while the others wait; if one dies, torchrun ends them all
+# The main process may pack a folder while the others wait. If it dies, torchrun ends them all.
+TIMEOUT = timedelta(days=2)
 
 
-def count():
-    """How many processes train together."""
+def get_world_size() -> int:
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def rank():
+def get_rank() -> int:
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_first():
-    return rank() == 0
+def is_main_process() -> bool:
+    """Tell whether this process writes files and prints."""
+    return get_rank() == 0
 
 
-def join(device):
-    """Meet the other processes that torchrun started, if it did; of them, the first alone writes to the screen. Returns
-    the device of this one: 'cuda' stands for a GPU each."""
+def init_distributed(device: torch.device) -> torch.device:
+    """Meet the other processes, if torchrun started several. Return this process's device.
+
+    'cuda' stands for a GPU for each process. Only the main process prints from here on.
+    """
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         return device
     if device.type == "cuda":
-        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= there:
-            raise UserError(
-                f"torchrun starts more processes here than the {there} GPUs that torch sees; lower --nproc_per_node, "
-                "or give --device cpu"
-            )
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        device = _own_gpu()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=TIMEOUT)
     atexit.register(dist.destroy_process_group)
-    if not is_first():
-        sys.stdout = open(os.devnull, "w")
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # the first tells of it; a handler would wait for a sum to end
-            signal.signal(number, signal.SIG_DFL)
+    if not is_main_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  it stays open until the process ends
+        # The main process reports an interruption. A Python handler would wait for a sum to end.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return device
 
 
-def wait():
-    """For all processes to come here."""
-    if count() > 1:
+def _own_gpu():
+    local_rank = int(os.environ["LOCAL_RANK"])
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise UserError(
+            f"torchrun starts more processes here than the {gpus} GPUs that torch sees; "
+            "lower --nproc_per_node, or give --device cpu"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def barrier() -> None:
+    """Wait until all processes have come here."""
+    if get_world_size() > 1:
         dist.barrier()
 
 
 @contextmanager
-def first_before_others():
-    """The first process goes through alone, and the others after it. Where it fails, which it tells, they end silently."""
-    if count() == 1:
+def main_process_first() -> Iterator[None]:
+    """Let the main process through alone, and the others after it.
+
+    Where it fails, it reports the error, and the others end silently.
+    """
+    if get_world_size() == 1:
         yield
-    elif is_first():
+    elif is_main_process():
         try:
             yield
         except Exception:  # after an interruption there are no others
@@ -82,94 +97,135 @@ def first_before_others():
             raise
         dist.broadcast_object_list([True])
     else:
-        passed = [None]
-        dist.broadcast_object_list(passed)
-        if not passed[0]:
+        succeeded = [None]
+        dist.broadcast_object_list(succeeded)
+        if not succeeded[0]:
             sys.exit(1)
         yield
 
 
-def by_first(write):
-    """The decorated function is called by all processes and done by the first, when all have come to it; they go on when
-    it is done."""
+def on_main_process(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a function that all processes call and that only the main process executes.
 
-    @functools.wraps(write)
-    def done_by_first(*args, **kwargs):
-        wait()
-        with first_before_others():
-            if is_first():
-                write(*args, **kwargs)
+    It begins when all have called it, and all go on when it is done.
+    """
 
-    return done_by_first
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        barrier()
+        with main_process_first():
+            if is_main_process():
+                function(*args, **kwargs)
+
+    return call
 
 
-def refuse_to_differ(value):
-    """Raise UserError where processes have come to different values."""
-    if count() > 1:
-        values = [None] * count()
+def require_equal(value: Any, description: str) -> None:
+    """Raise UserError where processes hold different values of what the description names."""
+    if get_world_size() > 1:
+        values = [None] * get_world_size()
         dist.all_gather_object(values, value)
         if len(set(values)) > 1:
-            raise UserError(
-                f"process {rank()} found other references than another one; is the folder being changed?"
-            )
+            raise UserError(f"process {get_rank()} found other {description} than another process")
 
 
-def share(order):
-    """This process's part of an order (N,): every count()-th of it, so an equal part of each batch whose size is a
-    multiple of count()."""
-    return order[rank() :: count()]
+def shard(order: torch.Tensor) -> torch.Tensor:
+    """Return this process's shard of an order (N,): every get_world_size()-th element of it.
+
+    It is an equal part of each batch whose size is a multiple of the number of processes.
+    """
+    return order[get_rank() :: get_world_size()]
 
 
-def weight(images, device):
-    """This process's share of a batch, of which it has so many images."""
-    return images / total(torch.tensor(float(images), device=device)) if count() > 1 else 1
+def batch_share(images: int, device: torch.device | str) -> torch.Tensor | int:
+    """Return which share of a batch's images this process has, given how many it has."""
+    if get_world_size() == 1:
+        return 1
+    return images / all_reduce_sum(torch.tensor(float(images), device=device))
 
 
-def total(values):
-    """The sum of a tensor over processes; its gradient goes back to each of them."""
-    return _Total.apply(values) if count() > 1 else values
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over processes. The gradient of the sum goes back to each of them."""
+    return _AllReduceSum.apply(values) if get_world_size() > 1 else values
 
 
-def total_gradients(model):
-    """Make each parameter's gradient its sum over processes."""
-    if count() == 1:
-        return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    summed = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(summed)
-    for gradient, values in zip(
-        gradients, summed.split([gradient.numel() for gradient in gradients])
-    ):
-        gradient.copy_(values.view_as(gradient))
+def shard_indices(count: int) -> torch.Tensor:
+    """Return the indices, of 0 … count − 1, that this process predicts: a piece of them, in order."""
+    return torch.arange(count).tensor_split(get_world_size())[get_rank()]
 
 
-def part(images):
-    """The indices that this process predicts of so many images: a piece of them, in order."""
-    return torch.arange(images).tensor_split(count())[rank()]
-
-
-def gathered(values, images):
-    """(images, …) everywhere, from each process's values (n, …) for its part(images)."""
-    if count() == 1:
+def all_gather(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Put together (count, …) in every process from each one's values for its shard_indices(count)."""
+    world_size = get_world_size()
+    if world_size == 1:
         return values
-    longest = -(-images // count())
+    longest = -(-count // world_size)
     padded = values.new_zeros(longest, *values.shape[1:])
     padded[: len(values)] = values
-    pieces = [torch.empty_like(padded) for _ in range(count())]
+    pieces = [torch.empty_like(padded) for _ in range(world_size)]
     dist.all_gather(pieces, padded)
-    lengths = [len(piece) for piece in torch.arange(images).tensor_split(count())]
-    return torch.cat([piece[:length] for piece, length in zip(pieces, lengths)])
+    shards = torch.arange(count).tensor_split(world_size)
+    return torch.cat([piece[: len(shard)] for piece, shard in zip(pieces, shards)])
 
 
-def copy_from_first(module):
-    """Give a module of every process the first one's state."""
-    if count() > 1:
+def broadcast_state(module: nn.Module) -> None:
+    """Give the module of every process the state of the main process's."""
+    if get_world_size() > 1:
         state = [{name: value.cpu() for name, value in module.state_dict().items()}]
         dist.broadcast_object_list(state)
         module.load_state_dict(state[0])
 
 
-class _Total(torch.autograd.Function):
+def wrap_model(model: nn.Module) -> nn.Module:
+    """Return the model with gradients that are averaged over processes, where there are several."""
+    if get_world_size() == 1:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False)  # batch norm shares its own
+
+
+def convert_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the model with batch norm over the images of all processes, where there are several."""
+    if get_world_size() == 1:
+        return model
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                synced = CPUSyncBatchNorm(child.num_features, child.eps, child.momentum)
+                synced.load_state_dict(child.state_dict())
+                setattr(parent, name, synced)
+    return model
+
+
+class CPUSyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all processes on a CPU, where torch's SyncBatchNorm has none."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Normalise features (B, C, H, W), and update the running statistics."""
+        if not self.training or get_world_size() == 1:
+            return super().forward(features)
+        values = features.float()
+        size = all_reduce_sum(values.new_tensor(values.numel() / values.shape[1]))
+        mean = all_reduce_sum(values.sum((0, 2, 3))) / size
+        centred = values - mean[:, None, None]
+        variance = all_reduce_sum(centred.square().sum((0, 2, 3))) / size
+        self._update_running_statistics(mean.detach(), variance.detach() * size / (size - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        normalised = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normalised.to(features.dtype)
+
+    def _update_running_statistics(self, mean, variance):
+        """Update them as batch norm does. A momentum of None stands for the mean of all batches."""
+        self.num_batches_tracked += 1
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 1 / self.num_batches_tracked.item()
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
+
+
+class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(context, values):
         values = values.clone()
@@ -181,38 +237,3 @@ class _Total(torch.autograd.Function):
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         return gradient
-
-
-class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose statistics, in training, are of the images of all processes, on any device (torch's own
-    SyncBatchNorm is for GPUs only)."""
-
-    def forward(self, features):
-        if not self.training or count() == 1:
-            return super().forward(features)
-        values = features.float()
-        size = total(values.new_tensor(values.numel() / values.shape[1]))
-        mean = total(values.sum((0, 2, 3))) / size
-        centred = values - mean[:, None, None]
-        variance = total(centred.square().sum((0, 2, 3))) / size
-        self._remember(mean.detach(), variance.detach() * size / (size - 1))
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)
-
-    def _remember(self, mean, variance):
-        """The running statistics, as batch norm keeps them: a momentum of None stands for the mean of all batches."""
-        self.num_batches_tracked += 1
-        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance, momentum)
-
-
-def share_batch_norm(model):
-    """The model, its batch norm taken over all processes where there are several."""
-    for parent in list(model.modules()) if count() > 1 else ():
-        for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                shared = SharedBatchNorm(child.num_features, child.eps, child.momentum)
-                shared.load_state_dict(child.state_dict())
-                setattr(parent, name, shared)
-    return model

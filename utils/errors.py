@@ -2,7 +2,10 @@
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave. The message names the value, what was expected and the way out."""
+    """A mistake in what the user gave.
+
+    The message names the value, what was expected and the way out.
+    """
 
 
 class Damaged(UserError):

@@ -1,8 +1,9 @@
-"""Counter-based random draws: each is a hash of an image's 64-bit key and a counter.
+"""Counter-based random numbers: each is a hash of an image's 64-bit key and a counter.
 
-Because no generator carries state from one draw to the next, an image's draws are the same on a CPU and a GPU,
-for any batch size, order or number of workers, and any single image can be made again alone
-(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the mix is splitmix64's finaliser).
+No generator carries state from one draw to the next. So an image's draws are the same on a CPU and a
+GPU, for any batch size, order and number of workers, and any single image can be made again alone
+(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the hash is splitmix64's
+finaliser).
 """
 
 import math
@@ -11,132 +12,142 @@ from functools import cache, lru_cache
 import numpy as np
 import torch
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 FIXED = -1  # stands for the epoch where draws never change
 
 
-def _signed(word):
+def _to_signed(word: int) -> int:
+    """Return the int64 that has the bits of an unsigned 64-bit word."""
     return word - (1 << 64) if word >= 1 << 63 else word
 
 
-_STEP = _signed(0x9E3779B97F4A7C15)
-_CALL = _signed(0xD1B54A32D192ED03)
-_MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_INCREMENT = _to_signed(0x9E3779B97F4A7C15)
+_CALL_INCREMENT = _to_signed(0xD1B54A32D192ED03)
+_FACTOR_1 = 0xBF58476D1CE4E5B9
+_FACTOR_2 = 0x94D049BB133111EB
 
 
-def mix(x):
-    """Scramble int64 words so that every input bit reaches every output bit; overflow wraps on purpose."""
-    return _mix_in_numpy(x) if x.device.type == "cpu" else _mix_in_torch(x)
+def splitmix64(x: torch.Tensor) -> torch.Tensor:
+    """Scramble int64 words, so that every input bit reaches every output bit.
+
+    Products wrap around on purpose.
+    """
+    return _splitmix64_numpy(x) if x.device.type == "cpu" else _splitmix64_torch(x)
 
 
-def _mix_in_torch(x):
-    x = _shift_right(x, 30).bitwise_xor_(x).mul_(_signed(_MIX_1))
-    x = _shift_right(x, 27).bitwise_xor_(x).mul_(_signed(_MIX_2))
+def _splitmix64_torch(x):
+    x = _shift_right(x, 30).bitwise_xor_(x).mul_(_to_signed(_FACTOR_1))
+    x = _shift_right(x, 27).bitwise_xor_(x).mul_(_to_signed(_FACTOR_2))
     return _shift_right(x, 31).bitwise_xor_(x)
 
 
 def _shift_right(x, bits):
-    """Logical shift: torch's >> copies the sign bit of an int64."""
+    """Shift zeros in from the left; torch's >> copies the sign bit of an int64."""
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _mix_in_numpy(x):
-    """The same in unsigned words, which torch cannot shift: in less than half the time."""
+def _splitmix64_numpy(x):
+    """Do the same in unsigned words, which torch cannot shift, in less than half the time."""
     x = x.numpy().view(np.uint64)
     shifted = np.empty_like(x)
     x = np.bitwise_xor(x, np.right_shift(x, np.uint64(30), out=shifted), out=np.empty_like(x))
-    for factor, bits in ((_MIX_1, 27), (_MIX_2, 31)):
-        np.multiply(x, np.uint64(factor), out=x)
-        np.bitwise_xor(x, np.right_shift(x, np.uint64(bits), out=shifted), out=x)
+    np.multiply(x, np.uint64(_FACTOR_1), out=x)
+    np.bitwise_xor(x, np.right_shift(x, np.uint64(27), out=shifted), out=x)
+    np.multiply(x, np.uint64(_FACTOR_2), out=x)
+    np.bitwise_xor(x, np.right_shift(x, np.uint64(31), out=shifted), out=x)
     return torch.from_numpy(x.view(np.int64))
 
 
-def make_key(*fields):
-    """One int64 key from integers or int64 tensors, which broadcast: seed, part, epoch, reference, variant."""
+def fold_in(*fields: int | torch.Tensor) -> torch.Tensor:
+    """Hash integers or int64 tensors, which broadcast, into int64 keys.
+
+    The fields of an image's key are its seed, split, epoch, reference and variant.
+    """
     key = torch.zeros((), dtype=torch.int64)
     for field in fields:
-        key = mix((key ^ mix(torch.as_tensor(field, dtype=torch.int64) + _STEP)) + _STEP)
+        word = splitmix64(torch.as_tensor(field, dtype=torch.int64) + _INCREMENT)
+        key = splitmix64((key ^ word) + _INCREMENT)
     return key
 
 
-def permutation(n, *fields):
-    """A random order of 0 … n − 1 that depends on the fields alone, (n,) int64."""
-    return torch.argsort(make_key(*fields, torch.arange(n)), stable=True)
+def permutation(n: int, *fields: int | torch.Tensor) -> torch.Tensor:
+    """Return a random order of 0 … n − 1, (n,) int64, that depends on the fields alone."""
+    return torch.argsort(fold_in(*fields, torch.arange(n)), stable=True)
 
 
-class Draw:
-    """The free draws of a batch of images, from their keys (B,) int64. Each call gives new numbers."""
+class CounterRNG:
+    """The random numbers of a batch of images, from their keys (B,) int64.
 
-    def __init__(self, keys):
+    Each call gives new numbers, which depend on the key and on how many calls came before.
+    """
+
+    def __init__(self, keys: torch.Tensor):
         self.keys = keys
         self.calls = 0
 
-    def bits(self, n):
-        """(B, n) int64, all 64 bits random."""
+    def bits(self, n: int) -> torch.Tensor:
+        """Draw (B, n) int64 words, of which all 64 bits are random."""
         self.calls += 1
-        stream = mix(self.keys + _signed(self.calls * _CALL & (1 << 64) - 1))
-        return mix(stream[:, None] + _counter(n, self.keys.device))
+        call = _to_signed(self.calls * _CALL_INCREMENT & (1 << 64) - 1)
+        stream = splitmix64(self.keys + call)
+        return splitmix64(stream[:, None] + _counters(n, self.keys.device))
 
-    def uniform(self, low=0.0, high=1.0):
-        """(B, 1, 1, 1) float32 in [low, high)."""
-        return self.uniforms(1, low, high)[:, :, None, None]
+    def uniform(
+        self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = (1,)
+    ) -> torch.Tensor:
+        """Draw (B, *shape) float32 numbers, evenly distributed in [low, high)."""
+        words = self.bits(math.prod(shape))
+        whole = (words >> 40).bitwise_and_((1 << 24) - 1)  # exact in float32 on every device
+        values = whole.float().mul_((high - low) * 2**-24).add_(low)
+        return values.view(len(words), *shape)
 
-    def uniforms(self, n, low=0.0, high=1.0):
-        """(B, n) float32 in [low, high)."""
-        whole = (self.bits(n) >> 40).bitwise_and_(
-            (1 << 24) - 1
-        )  # exact in float32, so equal on every device
-        return whole.float().mul_((high - low) * 2**-24).add_(low)
+    def sign(self) -> torch.Tensor:
+        """Draw (B,) float32 numbers that are −1 or +1 with even odds."""
+        return torch.where(self.bits(1)[:, 0] < 0, -1.0, 1.0)
 
-    def sign(self):
-        """(B, 1, 1, 1) float32, −1 or +1 with even odds."""
-        return torch.where(self.bits(1) < 0, -1.0, 1.0)[:, :, None, None]
+    def normal_like(self, images: torch.Tensor) -> torch.Tensor:
+        """Draw standard normals, float32, in the shape of the images.
 
-    def normal_like(self, images):
-        """Standard normals in the shape of the images, float32: the middles of 2**16 equally likely parts of the normal
-        distribution (|z| stays under 4.4)."""
+        They are the middles of 2**16 equally likely parts of the distribution, so |z| < 4.4.
+        """
         count = images[0].numel()
-        parts = self.bits(-(-count // 4)).view(torch.uint16).int()  # four of each 64 bits
+        words = self.bits(-(-count // 4))
+        parts = words.view(torch.uint16).int()  # four of each 64 bits
         normals = _normal_quantiles(parts.device).index_select(0, parts.flatten())
         return normals.view(len(parts), -1)[:, :count].reshape(images.shape)
 
-    def image(self, i):
-        """The draws of image i alone, as numpy arrays, for functions that handle one image at a time."""
-        return ImageDraw(Draw(self.keys[i : i + 1].cpu()))
+    def for_image(self, i: int) -> "ImageRNG":
+        """Return the random numbers of image i alone, for functions of one image."""
+        return ImageRNG(CounterRNG(self.keys[i : i + 1].cpu()))
 
 
-class ImageDraw:
-    """The free draws of one image."""
+class ImageRNG:
+    """The random numbers of one image, as numpy arrays."""
 
-    def __init__(self, draw):
-        self.draw = draw
+    def __init__(self, rng: CounterRNG):
+        self.rng = rng
 
-    def uniform(self, low=0.0, high=1.0, size=None):
-        """A float in [low, high), or an array of `size` of them."""
-        if size is None:
-            return float(self.draw.uniforms(1, low, high))
-        return (
-            self.draw.uniforms(math.prod(size) if isinstance(size, tuple) else size, low, high)
-            .numpy()
-            .reshape(size)
-        )
+    def uniform(self, low: float = 0.0, high: float = 1.0, shape: int | tuple | None = None):
+        """Draw a float in [low, high), or a float32 array of this shape."""
+        if shape is None:
+            return float(self.rng.uniform(low, high))
+        if isinstance(shape, int):
+            shape = (shape,)
+        return self.rng.uniform(low, high, shape=shape)[0].numpy()
 
-    def normal_like(self, image):
-        """Standard normals in the shape of the image, float32."""
-        return self.draw.normal_like(torch.empty((1, *image.shape))).numpy()[0]
+    def normal_like(self, image: np.ndarray) -> np.ndarray:
+        """Draw standard normals, float32, in the shape of the image."""
+        return self.rng.normal_like(torch.empty((1, *image.shape))).numpy()[0]
 
 
 @lru_cache(maxsize=8)
-def _counter(n, device):
-    """(n,) int64."""
-    return torch.arange(1, n + 1, device=device) * _STEP
+def _counters(n, device):
+    """Return (n,) int64 counters, far apart from each other."""
+    return torch.arange(1, n + 1, device=device) * _INCREMENT
 
 
 @cache
 def _normal_quantiles(device):
-    """(2**16,) float32."""
-    return (
-        torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16)
-        .float()
-        .to(device)
-    )
+    """Return the (2**16,) float32 middles of equally likely parts of the normal distribution."""
+    shares = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
+    return torch.special.ndtri(shares).float().to(device)
