@@ -7,40 +7,32 @@ python distorted_dataset.py --references path/to/photos --image_size 96 --distor
 import argparse
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from distortions.standard import (
-    DISTORTION_TYPES,
-    DISTORTIONS,
-    MAX_LEVEL,
-    MIN_LEVEL,
-    MIN_SIDE,
-    PRISTINE,
-    apply_distortion,
-    distort,
-    select_types,
-)
-from distortions.uint8_ops import from_interleaved, interleaved
-from utils.cli import MAX_SEED, HelpFormatter, run_script, whole
+from distortions.apply import apply_distortion, distort
+from distortions.labels import Labels, draw_labels
+from distortions.registry import DISTORTION_TYPES, PRISTINE, select_types
+from utils.cli import MAX_SEED, HelpFormatter, int_in_range, run_script
 from utils.errors import UserError
-from utils.rng import FIXED, PARTS, Draw, make_key
+from utils.images import MIN_SIDE, to_nchw
+from utils.rng import FIXED, SPLITS, fold_in
 
-__all__ = [
-    "DISTORTION_TYPES",
-    "DistortedImage",
-    "DistortedImageDataset",
-    "Labels",
-    "apply_distortion",
-]
-SEAM = (0.25, 0.75)  # of the width: where two references are joined
-PIXELS_AT_ONCE = 2**20  # images are distorted together up to this many pixels, to fill the device
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from references.sources import References
+
+__all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "apply_distortion"]
+BLOCK_PIXELS = 2**20  # images are distorted together up to this many pixels, to fill the device
 
 
 class DistortedImage(NamedTuple):
+    """One image of a dataset, and what is true of it."""
+
     image: torch.Tensor  # (3, H, W) uint8
     quality: float  # 0–100, higher is better
     type: str  # a distortion's name, or "pristine"
@@ -49,52 +41,27 @@ class DistortedImage(NamedTuple):
     reference: int  # index into the references
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What is true of each image of an epoch. With --compose an image has several steps, in order; −1 stands for no
-    step. N images, S steps; `type` and `level` are those of the step that costs most quality."""
-
-    reference: torch.Tensor  # (N,) int64
-    variant: torch.Tensor  # (N,) int64; 0 is the pristine image
-    steps: torch.Tensor  # (N, S) int64 index of a type, or −1
-    step_level: torch.Tensor  # (N, S) float32
-    step_direction: torch.Tensor  # (N, S) int64: −1, +1, or 0 where a type has no direction
-    key: torch.Tensor  # (N,) int64
-    orientation: (
-        torch.Tensor
-    )  # (N,) int64, 0–7: how the reference is turned before anything else; 0 leaves it
-    neighbour: (
-        torch.Tensor
-    )  # (N,) int64: the reference whose left part replaces that of this one, before it is turned
-    seam: (
-        torch.Tensor
-    )  # (N,) float32: where that part ends, as a share of the width; 0 where nothing is replaced
-    quality: torch.Tensor  # (N,) float32
-    type: torch.Tensor  # (N,) int64; the number of types stands for pristine
-    level: torch.Tensor  # (N,) float32
-    direction: torch.Tensor  # (N,) int64
-
-
 class DistortedImageDataset:
     """Each reference once pristine and `distortions_per_image` times distorted: R × (V + 1) images.
 
-    Every draw is a hash of (seed, part, epoch, reference, variant). With redistort, `set_epoch` gives new types and
-    levels; without, an epoch's draws are those of every other. With turn, each image starts from its reference in
-    one of the eight ways to turn and mirror a square, and with join every second one has a part of another reference in
-    place of its own (after Yun et al., "CutMix", ICCV 2019): no better and no worse, and harder to learn by heart.
+    Every draw is a hash of (seed, split, epoch, reference, variant). With redistort, `set_epoch` gives
+    new types and levels; without, an epoch's draws are those of every other. With flip, each image
+    starts from its reference in one of the eight orientations of a square. With cutmix, every second
+    image has a part of another reference in place of its own (after Yun et al., "CutMix", ICCV 2019):
+    no better and no worse, and harder to learn by heart.
     """
 
     def __init__(
         self,
-        references,
-        types=DISTORTION_TYPES,
-        distortions_per_image=5,
-        seed=0,
-        part="train",
-        compose=1,
-        redistort=True,
-        turn=False,
-        join=False,
+        references: "References",
+        types: tuple[str, ...] = DISTORTION_TYPES,
+        distortions_per_image: int = 5,
+        seed: int = 0,
+        split: str = "train",
+        compose: int = 1,
+        redistort: bool = True,
+        flip: bool = False,
+        cutmix: bool = False,
     ):
         self.references = references
         self.types = tuple(types)
@@ -102,154 +69,132 @@ class DistortedImageDataset:
         self.variants = distortions_per_image
         self.compose = min(compose, len(self.types))
         self.redistort = redistort
-        self.turn, self.join = turn, join
-        self._key = (seed, PARTS.index(part))
+        self.flip = flip
+        self.cutmix = cutmix
+        self._key = (seed, SPLITS.index(split))
+        self.labels: Labels
         self.set_epoch(0)
 
-    def set_epoch(self, epoch):
-        self.labels = self._draw_labels(epoch if self.redistort else FIXED)
-
-    def __len__(self):
-        return len(self.references) * (self.variants + 1)
-
-    def __getitem__(self, i):
-        """DistortedImage i: (image, quality, type, direction, level, reference)."""
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"image {i} of {len(self)}")
-        at, labels = range(len(self))[i], self.labels
-        values = labels.quality[at], labels.direction[at], labels.level[at], labels.reference[at]
-        quality, direction, level, reference = (value.item() for value in values)
-        image = self.images(torch.tensor([at]))[0]
-        return DistortedImage(
-            image, quality, self.class_names[labels.type[at]], direction, level, reference
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the labels of this epoch."""
+        self.labels = draw_labels(
+            self._key,
+            epoch if self.redistort else FIXED,
+            reference_count=len(self.references),
+            types=self.types,
+            variants=self.variants,
+            steps=self.compose,
+            flip=self.flip,
+            cutmix=self.cutmix,
         )
 
-    def show(self, i):
-        """A Figure for a notebook: image i beside its reference, with what was done to it."""
-        from evaluation.plots import plot_pair  # a slow import, not needed for --help
+    def __len__(self) -> int:
+        return len(self.references) * (self.variants + 1)
 
-        item, reference = self[i], self._references(torch.tensor([range(len(self))[i]]))[0]
-        title = f"{item.type}, level {item.level:.2f}, quality {item.quality:.0f}"
-        return plot_pair(reference.numpy(), item.image.numpy(), title)
-
-    def images(self, indices, device="cpu"):
-        """(B, 3, H, W) uint8 images at these indices (B,), made on the device."""
+    def __getitem__(self, i: int) -> DistortedImage:
+        i = self._checked_index(i)
         labels = self.labels
-        images = self._references(indices, device)
-        for step in range(self.compose):
-            direction = torch.where(labels.step_direction[indices, step] < 0, -1, 1)
-            key = make_key(labels.key[indices], step)
-            label, level = labels.steps[indices, step], labels.step_level[indices, step]
-            images = distort(images, self.types, label, level, direction, key)
-        return images
+        return DistortedImage(
+            image=self.images(torch.tensor([i]))[0],
+            quality=labels.quality[i].item(),
+            type=self.class_names[labels.main_type[i]],
+            direction=int(labels.main_direction[i]),
+            level=labels.main_level[i].item(),
+            reference=int(labels.reference[i]),
+        )
 
-    def batches(self, order, batch_size, device="cpu"):
-        """Yield (images (B, 3, H, W) uint8, indices (B,)) in this order; several batches are distorted together."""
-        pixels = math.prod(self.references.images.shape[2:])
-        together = max(1, PIXELS_AT_ONCE // (pixels * batch_size)) * batch_size
-        for block in order.split(together):
+    def _checked_index(self, i):
+        """Return the index from 0 on that i stands for, or raise IndexError."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        return range(len(self))[i]
+
+    def show(self, i: int) -> "Figure":
+        """Draw image i beside its reference, with what was done to it, for a notebook."""
+        from distortions.figures import plot_pair  # a slow import, not needed for --help
+
+        item = self[i]
+        reference = self._starting_images(torch.tensor([self._checked_index(i)]), "cpu")[0]
+        title = f"{item.type}, level {item.level:.2f}, quality {item.quality:.0f}"
+        return plot_pair(reference.numpy(), item.image.permute(1, 2, 0).numpy(), title)
+
+    def images(self, indices: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Make the images at these indices (B,) on the device: (B, 3, H, W) uint8."""
+        labels = self.labels
+        images = self._starting_images(indices, device)
+        for step in range(self.compose):
+            images = distort(
+                images,
+                self.types,
+                label=labels.type[indices, step],
+                level=labels.level[indices, step],
+                direction=torch.where(labels.direction[indices, step] < 0, -1, 1),
+                keys=fold_in(labels.key[indices], step),
+            )
+        return to_nchw(images)
+
+    def batches(
+        self, order: torch.Tensor, batch_size: int, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (images (B, 3, H, W) uint8, indices (B,)) in this order.
+
+        Several batches are distorted together.
+        """
+        pixels = math.prod(self.references.images.shape[1:3])
+        batches_at_once = max(1, BLOCK_PIXELS // (pixels * batch_size))
+        for block in order.split(batches_at_once * batch_size):
             images = self.images(block, device)
             yield from zip(images.split(batch_size), block.split(batch_size))
 
-    def digest(self):
-        """16 hexadecimal digits of the references and the present draws."""
-        labels, digest = self.labels, hashlib.sha256()
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits of the references and the present draws."""
+        digest = hashlib.sha256()
         digest.update(" ".join((*self.references.digests, *self.types)).encode())
-        drawn = labels.steps, labels.step_level, labels.step_direction, labels.key
-        for values in (*drawn, labels.orientation, labels.neighbour, labels.seam):
+        labels = self.labels
+        for values in (
+            labels.type,
+            labels.level,
+            labels.direction,
+            labels.key,
+            labels.orientation,
+            labels.neighbour,
+            labels.cutmix_width,
+        ):
             digest.update(values.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def _references(self, indices, device="cpu"):
-        """(B, 3, H, W) uint8 on the device: what these images start from."""
+    def _starting_images(self, indices, device):
+        """Return (B, H, W, 3) uint8 on the device: the references, mixed and flipped as drawn."""
         labels = self.labels
-        pixels = self._copied(labels.reference[indices], device)
-        joined = labels.seam[indices].nonzero()[:, 0]
-        if len(joined):
-            seams = labels.seam[indices[joined]].to(device)
-            replaced = (
-                torch.arange(pixels.shape[2], device=device) < seams[:, None] * pixels.shape[2]
-            )  # (J, W)
-            neighbours, joined = (
-                self._copied(labels.neighbour[indices[joined]], device),
-                joined.to(device),
-            )
-            pixels[joined] = torch.where(replaced[:, None, :, None], neighbours, pixels[joined])
-        orientation = labels.orientation[indices]
-        for bit, turned in (
-            (1, lambda x: x.flip(2)),
-            (2, lambda x: x.flip(1)),
-            (4, lambda x: x.transpose(1, 2)),
-        ):
-            left = orientation & bit == 0
-            if not left.all():
-                pixels = torch.where(left.to(device)[:, None, None, None], pixels, turned(pixels))
-        return from_interleaved(pixels)
+        images = self._copy_references(labels.reference[indices], device)
+        mixed = labels.cutmix_width[indices].nonzero()[:, 0]
+        if len(mixed):
+            neighbours = self._copy_references(labels.neighbour[indices[mixed]], device)
+            width = images.shape[2]
+            replaced_width = labels.cutmix_width[indices[mixed]].to(device) * width
+            is_replaced = torch.arange(width, device=device) < replaced_width[:, None]  # (M, W)
+            mixed = mixed.to(device)
+            images[mixed] = torch.where(is_replaced[:, None, :, None], neighbours, images[mixed])
+        return _orient(images, labels.orientation[indices])
 
-    def _copied(self, references, device):
-        """(B, H, W, 3) on the device."""
-        return interleaved(self.references.images[references]).to(device, non_blocking=True)
-
-    def _draw_labels(self, epoch):
-        count, variants = len(self.references), self.variants
-        reference = torch.arange(count).repeat_interleave(variants + 1)
-        variant = torch.arange(variants + 1).repeat(count)
-        key = make_key(*self._key, epoch, reference, variant)
-        draw = Draw(make_key(key, 0x1AB))
-        steps = self._draw_steps(epoch, draw, variant)
-        level = torch.where(
-            steps >= 0, draw.uniforms(self.compose, MIN_LEVEL, MAX_LEVEL), torch.zeros(())
-        )
-        two_way = torch.tensor(
-            [bool(DISTORTIONS[name].directions) for name in self.types] + [False]
-        )
-        sign = torch.where(draw.bits(self.compose) < 0, -1, 1)
-        direction = torch.where(two_way[steps], sign, 0)
-        worst = torch.tensor(
-            [float(DISTORTIONS[name].worst_quality) for name in self.types] + [100.0]
-        )
-        single = 100 - (100 - worst[steps]) * level  # (N, S); worst[−1] is the pristine 100
-        main = single.argmin(1, keepdim=True)
-        kind, level_of, direction_of = (
-            values.gather(1, main)[:, 0] for values in (steps, level, direction)
-        )
-        kind = torch.where(kind < 0, len(self.types), kind)
-        quality = 100 * (single / 100).prod(1)
-        orientation = (draw.bits(1)[:, 0] & 7) * self.turn
-        neighbour = (draw.uniforms(1)[:, 0] * count).long().clamp(max=count - 1)
-        seam = draw.uniforms(1, *SEAM)[:, 0] * ((draw.bits(1)[:, 0] < 0) & self.join)
-        return Labels(
-            reference, variant, steps, level, direction, key, orientation, neighbour, seam,
-            quality, kind, level_of, direction_of
-        )  # fmt: skip
-
-    def _draw_steps(self, epoch, draw, variant):
-        """(N, S) types. The first step is dealt; a random number of further ones differ from it and each other."""
-        first = torch.full((len(self.references), self.variants + 1), -1)
-        first[:, 1:] = self._deal(epoch)
-        steps = first.view(-1, 1)
-        if self.compose == 1:
-            return steps
-        chances = draw.uniforms(len(self.types))  # the others, in the order of a random number each
-        chances.scatter_(1, steps.clamp(min=0), 2.0)
-        others = chances.argsort(1)[:, : self.compose - 1]
-        extra = (draw.uniforms(1) * self.compose).floor()  # 0 … compose − 1
-        wanted = (torch.arange(self.compose - 1) < extra) & (variant > 0)[:, None]
-        return torch.cat([steps, torch.where(wanted, others, -1)], dim=1)
-
-    def _deal(self, epoch):
-        """(R, V) types, from one shuffled deck of types for each T references: an epoch holds each type equally often
-        (±1), and a reference's types differ while there are enough."""
-        types, count = len(self.types), len(self.references)
-        blocks = -(-count // types)
-        deck = make_key(
-            *self._key, epoch, FIXED, torch.arange(blocks)[:, None], torch.arange(types)
-        ).argsort(1)
-        slot = torch.arange(types * self.variants) % types
-        return deck[:, slot].reshape(blocks * types, self.variants)[:count]
+    def _copy_references(self, references, device):
+        images = self.references.images[references].contiguous()
+        return images.to(device, non_blocking=True)
 
 
-def parse_args(argv=None):
+def _orient(images, orientation):
+    """Mirror (bits 1 and 2) and transpose (bit 4) images (B, S, S, 3) by their orientation (B,)."""
+    changes = {1: lambda x: x.flip(2), 2: lambda x: x.flip(1), 4: lambda x: x.transpose(1, 2)}
+    for bit, change in changes.items():
+        is_kept = orientation & bit == 0
+        if not is_kept.all():
+            is_kept = is_kept.to(images.device)[:, None, None, None]
+            images = torch.where(is_kept, images, change(images))
+    return images
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add(
@@ -260,7 +205,7 @@ def parse_args(argv=None):
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
     add(
         "--image_size",
-        type=whole(MIN_SIDE),
+        type=int_in_range(MIN_SIDE),
         help="side of the square reference, pixels (default: up to 128)",
     )
     add(
@@ -269,23 +214,22 @@ def parse_args(argv=None):
         help="'default' (the eight), 'all', or names separated by commas",
     )
     add("--output", default="distortion_examples.png", help="the figure's file")
-    add("--seed", type=whole(0, MAX_SEED), default=0, help="which reference, and its draws")
+    add("--seed", type=int_in_range(0, MAX_SEED), default=0, help="which reference, and its draws")
     return parser.parse_args(argv)
 
 
-def main(args):
-    from matplotlib.backend_bases import FigureCanvasBase  # a slow import, not needed for --help
+def main(args: argparse.Namespace) -> None:
+    """Draw every distortion of one reference at every level."""
+    from matplotlib.backend_bases import FigureCanvasBase  # slow imports, not needed for --help
 
-    from evaluation.plots import plot_distortion_examples
+    from distortions.figures import example_rows, plot_distortion_examples
     from references.sources import largest_side, load_training_references, resolve_source
 
-    suffix, formats = (
-        Path(args.output).suffix[1:].lower(),
-        FigureCanvasBase.get_supported_filetypes(),
-    )
-    if suffix not in formats:
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if Path(args.output).suffix[1:].lower() not in formats:
+        endings = ", ".join(formats)
         raise UserError(
-            f"--output {args.output}: expected a file name that ends in one of {', '.join(formats)}"
+            f"--output {args.output}: expected a file name that ends in one of {endings}"
         )
     types = select_types(args.distortions)
     source, warning = resolve_source(args.references, args.data_root)
@@ -293,29 +237,16 @@ def main(args):
         print(f"warning: {warning}")
     side = args.image_size or largest_side(source, at_most=128)
     references, _ = load_training_references(source, 1, 0, side, args.data_root, args.seed)
-    reference = references.images[0].permute(1, 2, 0).numpy()
+    reference = references.images[0].numpy()
     rows = example_rows(reference, types, args.seed)
-    figure = plot_distortion_examples(reference, rows, f"{references.source}, {side}×{side} pixels")
+    subtitle = f"{references.source}, {side}×{side} pixels"
+    figure = plot_distortion_examples(reference, rows, subtitle)
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output, dpi=100, bbox_inches="tight")
     print(
-        f"{args.output}: {len(rows)} rows of {len(types)} distortions, reference {references.names[0]}"
+        f"{args.output}: {len(rows)} rows of {len(types)} distortions, "
+        f"reference {references.names[0]}"
     )
-
-
-def example_rows(reference, types, seed, levels=(0.2, 0.4, 0.6, 0.8, 1.0)):
-    """[(type, direction's name or "", [(image, quality) a level])]: a row for each type and direction."""
-    rows = []
-    for name in types:
-        for direction, label in zip((-1, 1), DISTORTIONS[name].directions or ("",)):
-            rows.append(
-                (
-                    name,
-                    label,
-                    [apply_distortion(reference, name, level, direction, seed) for level in levels],
-                )
-            )
-    return rows
 
 
 if __name__ == "__main__":

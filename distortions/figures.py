@@ -1,0 +1,111 @@
+"""Figures of distortions, and the colour that each type has in every figure."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_hex
+from matplotlib.figure import Figure
+
+from distortions.apply import apply_distortion
+from distortions.registry import DISTORTIONS, LEVELS, quality_of
+
+# Colours of the registered types in their order: the default eight, then those chosen by name.
+_TYPE_COLORS = (
+    "#1f77b4",
+    "#17becf",
+    "#7f7f7f",
+    "#d62728",
+    "#9467bd",
+    "#8c564b",
+    "#ff7f0e",
+    "#e377c2",
+    "#393b79",
+    "#bcbd22",
+    "#637939",
+    "#843c39",
+    "#ad494a",
+    "#7b4173",
+)
+_PRISTINE_COLOR = "#2ca02c"
+
+
+class ExampleRow(NamedTuple):
+    """One type in one direction at rising levels."""
+
+    type: str
+    direction: str  # its name, or ""
+    images: list[np.ndarray]  # (H, W, 3) uint8, at each of LEVELS but 0
+
+
+def type_colors(names: Iterable[str]) -> dict[str, str]:
+    """Return {name: colour}. A type's place in the registry decides, so every figure agrees."""
+    colors = dict(zip(DISTORTIONS, _TYPE_COLORS))
+    for i, name in enumerate(list(DISTORTIONS)[len(_TYPE_COLORS) :]):
+        hue = (0.1 + 0.618 * i) % 1
+        colors[name] = to_hex(hsv_to_rgb((hue, 0.9, 0.45)))
+    return {name: colors.get(name, _PRISTINE_COLOR) for name in names}
+
+
+def example_rows(reference: np.ndarray, types: Iterable[str], seed: int) -> list[ExampleRow]:
+    """Distort a reference (H, W, 3) uint8 by each type, in each direction, at each level."""
+    rows = []
+    for name in types:
+        for sign, direction in zip((-1, 1), DISTORTIONS[name].directions or ("",)):
+            images = []
+            for level in LEVELS[1:]:
+                image, _ = apply_distortion(reference, name, level, sign, seed)
+                images.append(np.asarray(image))
+            rows.append(ExampleRow(name, direction, images))
+    return rows
+
+
+def plot_distortion_examples(
+    reference: np.ndarray, rows: list[ExampleRow], subtitle: str
+) -> Figure:
+    """Draw every type and direction (rows) at rising levels (columns), beside the reference."""
+    columns = len(LEVELS)
+    size = (1.75 * columns + 1.6, 1.95 * len(rows) + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    title = "Each row gets worse to the right: every distortion, its levels, the quality left"
+    figure.suptitle(f"{title}\n{subtitle}")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    colors = type_colors(row.type for row in rows)
+    for line, row in zip(axes, rows):
+        show_image(line[0], reference, "reference, 100")
+        for axis, image, level in zip(line[1:], row.images, LEVELS[1:]):
+            quality = quality_of(row.type, level)
+            show_image(axis, image, f"level {level:.1f}, quality {quality:.0f}")
+        label = row.type.replace("_", " ")
+        if row.direction:
+            label += f"\n({row.direction})"
+        line[0].set_ylabel(
+            label,
+            rotation=0,
+            ha="right",
+            va="center",
+            color=colors[row.type],
+            fontsize=11,
+            labelpad=8,
+        )
+    return figure
+
+
+def plot_pair(reference: np.ndarray, image: np.ndarray, title: str) -> Figure:
+    """Draw an image (H, W, 3) uint8 beside its reference."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    show_image(left, reference, "reference")
+    show_image(right, image, "distorted")
+    return figure
+
+
+def show_image(axis: Axes, image: np.ndarray, title: str) -> None:
+    """Show an image (H, W, 3) uint8 in its own pixels, without a frame."""
+    axis.imshow(image, interpolation="nearest")
+    axis.set_title(title, fontsize=8)
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
