@@ -1,0 +1,81 @@
+"""The photographs that come with scikit-learn and scikit-image, and crops of them."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from utils.errors import UserError
+from utils.rng import SPLITS, CounterRNG, fold_in, permutation
+
+# The colour photographs of real scenes among the packages' images. Left out: drawings, a colour wheel,
+# microscopy, a retina, a star field, and motorcycle_right.png, which is motorcycle_left.png's scene.
+PHOTOS = (
+    ("sklearn", "datasets/images/china.jpg"),
+    ("sklearn", "datasets/images/flower.jpg"),
+    ("skimage", "data/astronaut.png"),
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("skimage", "data/rocket.jpg"),
+)
+SMALLEST_PHOTO = 300  # pixels, the shortest side of them all
+# Of a shuffled order of PHOTOS: the first two are for the test, then one for validation.
+_PHOTOS_OF_SPLIT = {"test": slice(0, 2), "val": slice(2, 3), "train": slice(3, 7)}
+
+
+class PhotoCrops(NamedTuple):
+    """Crops of the photographs of one split."""
+
+    images: np.ndarray  # (N, S, S, 3) uint8
+    names: tuple[str, ...]
+    photographs: np.ndarray  # (N,) int64: the number of each crop's photograph
+
+
+def load_photo(i: int) -> Image.Image:
+    """Read photograph i of PHOTOS, from its package's files."""
+    package, path = PHOTOS[i]
+    specification = find_spec(package)
+    if specification is None or specification.origin is None:
+        raise UserError(f"--references photos needs the package {package}; install it")
+    return Image.open(Path(specification.origin).parent / path).convert("RGB")
+
+
+def photo_crops(split: str, count: int, side: int, data_seed: int, seed: int) -> PhotoCrops:
+    """Return crops at random places and scales of this split's photographs, in turn.
+
+    A crop is shrunk at least twofold where the photograph allows, so that it is clean. data_seed
+    decides which photographs a split has, seed decides the crops.
+    """
+    if side > SMALLEST_PHOTO:
+        raise UserError(
+            f"--image_size {side} is larger than the bundled photographs allow "
+            f"({SMALLEST_PHOTO} pixels)"
+        )
+    members = permutation(len(PHOTOS), data_seed)[_PHOTOS_OF_SPLIT[split]].tolist()
+    photos = {i: load_photo(i) for i in members}
+    keys = fold_in(seed, SPLITS.index(split), torch.arange(count))
+    places = CounterRNG(keys).uniform(shape=(3,)).tolist()
+    images = np.empty((count, side, side, 3), np.uint8)
+    names = []
+    photographs = []
+    for k, (scale, across, down) in enumerate(places):
+        i = members[k % len(members)]
+        images[k] = _crop(photos[i], side, scale, across, down)
+        names.append(f"{Path(PHOTOS[i][1]).stem}/{k}")
+        photographs.append(i)
+    return PhotoCrops(images, tuple(names), np.array(photographs, np.int64))
+
+
+def _crop(photo, side, scale, across, down):
+    """Shrink a square of the photo to (side, side, 3) uint8; scale, across and down are in [0, 1)."""
+    largest = min(photo.size) / side  # how far the whole photograph could be shrunk
+    smallest = min(2, largest)
+    edge = side * smallest * (largest / smallest) ** scale
+    left = across * (photo.width - edge)
+    top = down * (photo.height - edge)
+    box = (left, top, left + edge, top + edge)
+    return np.asarray(photo.resize((side, side), Image.Resampling.LANCZOS, box=box))
