@@ -1,5 +1,5 @@
-"""The network, the mixture over its embeddings, the losses, and what reads and writes them."""
+"""The network, the mixture over its embeddings, and a trained run in your own code."""
 
-from models.inference import Run, load_run
+from models.inference import Predictions, Run, load_run
 
-__all__ = ["Run", "load_run"]
+__all__ = ["Predictions", "Run", "load_run"]

@@ -1,4 +1,4 @@
-"""A trained run in a user's own code:
+"""A trained run in your own code:
 
 from models import load_run
 
@@ -8,172 +8,209 @@ run.predict(images).qualities
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from models.mixture import Mixture
-from models.quality_net import QualityNet
+from models.quality_net import Output, QualityNet
 from utils.checkpoint import load_checkpoint, load_states
 from utils.device import choose_device
 from utils.errors import UserError
-from utils.images import to_rgb
+from utils.images import MIN_SIDE, to_rgb
 
-MIN_SIDE = 8  # pixels
 MAX_TILES = 64
-PIXELS_AT_ONCE = 2**20  # pixels of images in one forward pass
+BATCH_PIXELS = 2**20  # pixels of images in one forward pass
 
 
 class Predictions(NamedTuple):
-    """For N images and K clusters."""
+    """What a run says of N images, with K clusters and T types.
+
+    `unknown` is False for all images of a run that was interrupted. An image of several tiles is judged
+    by their mean, so it is flagged less often.
+    """
 
     qualities: np.ndarray  # (N,) in 0–100, higher is better
     embeddings: np.ndarray  # (N, D)
-    responsibilities: np.ndarray  # (N, K), rows sum to 1
+    responsibilities: np.ndarray  # (N, K); rows sum to 1
     clusters: np.ndarray  # (N,) of the largest responsibility
     log_likelihoods: np.ndarray  # (N,) of the standardised embedding under the mixture
-    type_probabilities: (
-        np.ndarray
-    )  # (N, T + 1) of the type head, pristine last; (N, 0) without that head
-    unknown: np.ndarray  # (N,) bool: less likely than 95 % of validation's images, so perhaps of an unknown distortion
-    # (False for all from a run that was interrupted; an image of several tiles is judged by their mean, so less often)
+    type_probabilities: np.ndarray  # (N, T + 1) of the type head, pristine last; (N, 0) without it
+    unknown: np.ndarray  # (N,) bool: less likely than 95 % of validation's images
 
 
 class Run:
-    """A network and its mixture as a checkpoint holds them. `config` is the run's configuration, `epoch` counts from 0,
-    `reference_digests` tell the references of training and validation by their pixels."""
+    """A network and its mixture as a checkpoint holds them.
 
-    def __init__(self, model, mixture, state):
-        self.model, self.mixture = model.eval(), mixture
-        self.config, self.epoch, self.reference_digests = (
-            state["config"],
-            state["epoch"],
-            state["reference_digests"],
-        )
+    `config` is the run's configuration, `epoch` counts from 0, and `reference_digests` tell the
+    references of training and validation by their pixels.
+    """
 
-    def predict(self, images):
-        """Predictions for images: uint8 (B, 3, H, W), or a list of PIL images, sides of 8 pixels or more.
+    def __init__(self, model: QualityNet, mixture: Mixture, checkpoint: dict[str, Any]):
+        self.model = model.eval()
+        self.mixture = mixture
+        self.config: dict[str, Any] = checkpoint["config"]
+        self.epoch: int = checkpoint["epoch"]
+        self.reference_digests: tuple[str, ...] = checkpoint["reference_digests"]
 
-        An image larger than the training size is scored by tiles of that size, evenly spread, their answers averaged.
-        Raises ValueError for images of another kind.
+    def predict(self, images: torch.Tensor | np.ndarray | list[Image.Image]) -> Predictions:
+        """Score images: uint8 (B, 3, H, W), or a list of PIL images, with sides of 8 pixels or more.
+
+        An image larger than the training size is scored by tiles of that size, evenly spread, whose
+        answers are averaged. Raises ValueError for images of another kind.
         """
-        if isinstance(images, (torch.Tensor, np.ndarray)):
-            batches = [images]
-        elif (
-            isinstance(images, (list, tuple))
-            and images
-            and all(isinstance(image, Image.Image) for image in images)
-        ):
-            batches = [np.array(to_rgb(image))[None].transpose(0, 3, 1, 2) for image in images]
-        else:
-            raise UserError(
-                "predict takes uint8 images (B, 3, H, W), or a list of one or more PIL images"
-            )
-        answers = [self._predict_alike(_checked(batch)) for batch in batches]
-        joined = [np.concatenate(values) for values in zip(*answers)]
-        qualities, embeddings, responsibilities, log_likelihoods, type_probabilities = joined
-        clusters, unknown = (
-            responsibilities.argmax(1),
-            log_likelihoods < self.mixture.unknown_below.item(),
-        )
-        return Predictions(
-            qualities,
-            embeddings,
-            responsibilities,
-            clusters,
-            log_likelihoods,
-            type_probabilities,
-            unknown,
-        )
+        parts = [self._predict_same_size(_checked(batch)) for batch in _to_batches(images)]
+        return Predictions(*(np.concatenate(values) for values in zip(*parts)))
 
-    def _predict_alike(self, images):
-        """Answers for images of one size, averaged over each image's tiles."""
-        corners = tile_corners(*images.shape[2:], self.config["image_size"])
-        height, width = (min(self.config["image_size"], side) for side in images.shape[2:])
-        at_once = max(1, PIXELS_AT_ONCE // (height * width * len(corners)))
-        answers = []
-        for block in images.split(at_once):
-            tiles = torch.stack(
-                [block[:, :, y : y + height, x : x + width] for y, x in corners], dim=1
-            )
-            values = self._answer(tiles.flatten(0, 1))
-            answers.append(
-                [v.unflatten(0, (len(block), len(corners))).mean(1).cpu().numpy() for v in values]
-            )
-        return [np.concatenate(values) for values in zip(*answers)]
+    def _predict_same_size(self, images):
+        """Return Predictions for a batch, averaged over each image's tiles."""
+        side = self.config["image_size"]
+        corners = tile_corners(*images.shape[2:], side)
+        height, width = (min(side, length) for length in images.shape[2:])
+        images_at_once = max(1, BATCH_PIXELS // (height * width * len(corners)))
+        parts = []
+        for block in images.split(images_at_once):
+            tiles = [block[:, :, y : y + height, x : x + width] for y, x in corners]
+            answers = self._answer_tiles(torch.stack(tiles, dim=1).flatten(0, 1))
+            means = [
+                values.unflatten(0, (len(block), len(corners))).mean(1).cpu().numpy()
+                for values in answers
+            ]
+            parts.append(means)
+        return self._to_predictions(*(np.concatenate(values) for values in zip(*parts)))
 
     @torch.inference_mode()
-    def _answer(self, tiles):
-        qualities, embeddings = forward(self.model, tiles)
-        log_joint = self.mixture.log_joint(embeddings)
-        types = (
-            self.model.type_head(embeddings).softmax(1)
-            if self.model.type_head
-            else embeddings[:, :0]
+    def _answer_tiles(self, tiles):
+        """Return what is averaged over tiles: quality, embedding, and what follows from them."""
+        output = forward(self.model, tiles)
+        log_joint = self.mixture.log_joint(output.embedding)
+        if output.type_logits is None:
+            type_probabilities = output.embedding[:, :0]
+        else:
+            type_probabilities = output.type_logits.softmax(1)
+        return (
+            output.quality.double(),
+            output.embedding,
+            log_joint.softmax(1),
+            log_joint.logsumexp(1),
+            type_probabilities,
         )
-        return qualities.double(), embeddings, log_joint.softmax(1), log_joint.logsumexp(1), types
+
+    def _to_predictions(
+        self, qualities, embeddings, responsibilities, log_likelihoods, type_probabilities
+    ):
+        return Predictions(
+            qualities=qualities,
+            embeddings=embeddings,
+            responsibilities=responsibilities,
+            clusters=responsibilities.argmax(1),
+            log_likelihoods=log_likelihoods,
+            type_probabilities=type_probabilities,
+            unknown=log_likelihoods < self.mixture.ood_threshold.item(),
+        )
 
 
 @torch.inference_mode()
-def forward(model, images):
-    """(qualities (B,), embeddings (B, D)) of images (B, 3, H, W) uint8, in evaluation mode and full float32, so that
-    an answer does not depend on the batch that an image is in."""
+def forward(model: QualityNet, images: torch.Tensor) -> Output:
+    """Return the model's Output for images (B, 3, H, W) uint8, in evaluation mode and full float32.
+
+    So an answer does not depend on the batch that an image is in.
+    """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         output = model(images.to(device))
     model.train(was_training)
-    return output.quality, output.embedding
+    return output
 
 
-def tile_corners(height, width, side):
-    """[(top, left)] of at most 64 tiles of this side, evenly spread; one where the image is no larger."""
-    rows, columns = math.ceil(height / side), math.ceil(width / side)
+def tile_corners(height: int, width: int, side: int) -> list[tuple[int, int]]:
+    """Return (top, left) of at most 64 tiles of this side, evenly spread over an image.
+
+    An image that is no larger than a tile has one.
+    """
+    rows = math.ceil(height / side)
+    columns = math.ceil(width / side)
     if rows * columns > MAX_TILES:
         shrink = math.sqrt(MAX_TILES / (rows * columns))
         rows = min(MAX_TILES, max(1, int(rows * shrink)))
         columns = min(MAX_TILES // rows, max(1, int(columns * shrink)))
-    tops = np.linspace(0, max(0, height - side), rows) if rows > 1 else [max(0, height - side) / 2]
-    lefts = (
-        np.linspace(0, max(0, width - side), columns) if columns > 1 else [max(0, width - side) / 2]
-    )
-    return [(int(round(top)), int(round(left))) for top in tops for left in lefts]
+    tops = _spread(rows, max(0, height - side))
+    lefts = _spread(columns, max(0, width - side))
+    return [(top, left) for top in tops for left in lefts]
 
 
-def load_run(folder, checkpoint="best", device="auto"):
-    """The Run in an experiment's folder; checkpoint 'best' (chosen by validation SRCC) or 'last'."""
+def _spread(count, last):
+    """Return so many whole positions from 0 to last, evenly spread; a single one is in the middle."""
+    positions = np.linspace(0, last, count) if count > 1 else [last / 2]
+    return [int(round(position)) for position in positions]
+
+
+def load_run(folder: str | Path, checkpoint: str = "best", device: str = "auto") -> Run:
+    """Return the Run in an experiment's folder.
+
+    checkpoint: 'best', which validation SRCC chose, or 'last'. Raises FileNotFoundError where there is
+    none, and ValueError for a checkpoint that is damaged or not trained far enough.
+    """
     path = Path(folder) / f"{checkpoint}.pt"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist; train first: python train_with_distortions.py --experiment_name …"
+            f"{path} does not exist; train first: "
+            "python train_with_distortions.py --experiment_name …"
         )
-    device, state = choose_device(device), load_checkpoint(path)
+    torch_device = choose_device(device)
+    state = load_checkpoint(path)
     model, mixture = build(state["config"])
     load_states({"model": model, "mixture": mixture}, state, path)
     if not mixture.fitted:
         raise UserError(f"{path} has no mixture yet: its training has not reached the first refit")
-    return Run(model.to(device), mixture.to(device), state)
+    return Run(model.to(torch_device), mixture.to(torch_device), state)
 
 
-def build(config, pretrained=False):
-    """(QualityNet, Mixture) of a configuration, with fresh weights."""
-    type_count = len(config["types"]) + 1 if config["type_loss_weight"] > 0 else 0
+def build(config: dict[str, Any], pretrained: bool = False) -> tuple[QualityNet, Mixture]:
+    """Return the network and the mixture of a configuration, with fresh weights."""
+    recipe = config["recipe"]
+    has_type_head = config["type_loss_weight"] > 0
     model = QualityNet(
-        config["backbone"], config["stem"], config["embedding_dim"], type_count, pretrained
+        config["backbone"],
+        config["stem"],
+        config["embedding_dim"],
+        type_count=len(config["types"]) + 1 if has_type_head else 0,
+        pretrained=pretrained,
+        cosine_stem=recipe["cosine_stem"],
     )
-    return model, Mixture(config["n_clusters"], config["embedding_dim"])
+    mixture = Mixture(
+        config["n_clusters"],
+        config["embedding_dim"],
+        covariance=recipe["covariance"],
+        match_refits=recipe["match_refits"],
+    )
+    return model, mixture
+
+
+def _to_batches(images):
+    """Return batches (B, 3, H, W) of what predict takes, or raise UserError."""
+    if isinstance(images, (torch.Tensor, np.ndarray)):
+        return [images]
+    is_list = isinstance(images, (list, tuple)) and len(images) > 0
+    if not is_list or not all(isinstance(image, Image.Image) for image in images):
+        raise UserError(
+            "predict takes uint8 images (B, 3, H, W), or a list of one or more PIL images"
+        )
+    return [np.array(to_rgb(image))[None].transpose(0, 3, 1, 2) for image in images]
 
 
 def _checked(images):
-    alike = images.dtype in (torch.uint8, np.uint8) and images.ndim == 4
-    if not alike or images.shape[1] != 3 or min(images.shape[2:]) < MIN_SIDE:
+    """Return images as a tensor, or raise UserError where they are not uint8 (B, 3, H, W)."""
+    is_uint8 = images.dtype in (torch.uint8, np.uint8)
+    if not is_uint8 or images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < MIN_SIDE:
         raise UserError(
             f"expected uint8 images (B, 3, H, W) with sides of {MIN_SIDE} or more, "
             f"got {images.dtype} {tuple(images.shape)}"
         )
-    return (
-        torch.from_numpy(np.array(images, order="C")) if isinstance(images, np.ndarray) else images
-    )
+    if isinstance(images, np.ndarray):
+        return torch.from_numpy(np.array(images, order="C"))
+    return images

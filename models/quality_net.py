@@ -1,4 +1,4 @@
-"""The network: a ResNet (He et al., CVPR 2016), an embedding, and on it a bounded quality head and a type head."""
+"""The network: a ResNet (He et al., CVPR 2016), an embedding, and a quality head and a type head on it."""
 
 from typing import NamedTuple
 
@@ -9,51 +9,68 @@ from utils.errors import UserError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 STEMS = ("small", "imagenet")
-# Image side, pixels, up to which the last strided convolutions see a single pixel. There oneDNN, which does a CPU's
-# convolutions, leaves some bfloat16 gradients unset (seen in torch 2.15).
-SINGLE_PIXEL = {"small": 8, "imagenet": 16}
+# Image side, pixels, up to which the last strided convolutions see a single pixel. There oneDNN, which
+# does a CPU's convolutions, leaves some bfloat16 gradients unset (seen in torch 2.15).
+SINGLE_PIXEL_SIDE = {"small": 8, "imagenet": 16}
 SMALL_IMAGE = 64  # pixels; below this a ResNet's own stem throws most of the image away
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, per channel of [0, 1]
+_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, per channel of [0, 1]
+_STD = (0.229, 0.224, 0.225)
 
 
 class Output(NamedTuple):
+    """The network's answer for a batch."""
+
     quality: torch.Tensor  # (B,) float32 in 0–100, higher is better
     embedding: torch.Tensor  # (B, D) float32
     type_logits: torch.Tensor | None  # (B, types + pristine), where there is a type head
 
 
 class QualityNet(nn.Module):
-    """Images (B, 3, H, W) uint8, sides of 8 pixels or more → Output."""
+    """Map images (B, 3, H, W) uint8, with sides of 8 pixels or more, to an Output."""
 
-    def __init__(self, backbone, stem, embedding_dim, type_count=0, pretrained=False):
+    def __init__(
+        self,
+        backbone: str,
+        stem: str,
+        embedding_dim: int,
+        type_count: int = 0,
+        pretrained: bool = False,
+        cosine_stem: bool = True,
+    ):
         super().__init__()
-        self.backbone = _backbone(backbone, stem, pretrained)
+        self.backbone = _make_backbone(backbone, stem, pretrained, cosine_stem)
         self.embed = nn.Linear(self.backbone.fc.in_features, embedding_dim)
         self.backbone.fc = nn.Identity()
         self.quality_head = nn.Linear(embedding_dim, 1)
         self.type_head = nn.Linear(embedding_dim, type_count) if type_count else None
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", _per_channel(_MEAN), persistent=False)
+        self.register_buffer("std", _per_channel(_STD), persistent=False)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> Output:
+        """Return the Output of images (B, 3, H, W) uint8."""
         features = self.backbone((images.float() - self.mean) / self.std)
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # the heads are cheap, and bfloat16 would round scores
+        # The heads are cheap, and bfloat16 would round scores.
+        with torch.autocast(images.device.type, enabled=False):
             embedding = self.embed(features.float())
             quality = 100 * torch.sigmoid(self.quality_head(embedding)[:, 0])
-            return Output(quality, embedding, self.type_head(embedding) if self.type_head else None)
+            type_logits = self.type_head(embedding) if self.type_head else None
+        return Output(quality, embedding, type_logits)
 
 
-def resolve_stem(stem, image_size):
-    """The stem that 'auto' stands for at this image size."""
+def resolve_stem(stem: str, image_size: int) -> str:
+    """Return the stem that 'auto' stands for at this image size."""
     if stem == "auto":
         return "small" if image_size < SMALL_IMAGE else "imagenet"
     return stem
 
 
-def _backbone(name, stem, pretrained):
-    """A ResNet of torchvision. The small stem is 3×3 with stride 1 and keeps the max-pool."""
+def _per_channel(values):
+    """Return (1, 3, 1, 1), in grey levels of 255."""
+    return torch.tensor(values).view(1, 3, 1, 1) * 255
+
+
+def _make_backbone(name, stem, pretrained, cosine_stem):
+    """Return a ResNet of torchvision. The small stem is 3×3 with stride 1 and keeps the max-pool."""
     from torchvision.models import get_model  # a slow import, not needed for --help
 
     if pretrained and stem != "imagenet":
@@ -69,20 +86,26 @@ def _backbone(name, stem, pretrained):
     if stem == "small":
         network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        start_from_cosines(network.conv1.weight)
+        if cosine_stem:
+            start_from_cosines(network.conv1.weight)
     return network
 
 
 @torch.no_grad()
-def start_from_cosines(weight):
-    """Put the cosine basis of a 3×3 patch, in brightness and two colour differences, and its negative in place of the
-    first 54 of the stem's random filters (64, 3, 3, 3), at their size. Batch norm then brings the weak fine detail, in
-    which distortions show, to the strength of the coarse."""
-    cosines = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-    colors = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
-    cosines, colors = (rows / rows.norm(dim=1, keepdim=True) for rows in (cosines, colors))
-    basis = torch.einsum("kc,iy,jx->kijcyx", colors, cosines, cosines).flatten(
-        0, 2
-    )  # (27, 3, 3, 3), orthonormal
+def start_from_cosines(weight: torch.Tensor) -> None:
+    """Replace the first 54 of the stem's random filters (64, 3, 3, 3) by a cosine basis, at their size.
+
+    The basis is that of a 3×3 patch, in brightness and two colour differences, and its negative. Batch
+    norm then brings the weak fine detail, in which distortions show, to the strength of the coarse.
+    """
+    cosines = _unit_rows([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+    colors = _unit_rows([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
+    basis = torch.einsum("kc,iy,jx->kijcyx", colors, cosines, cosines)
+    basis = basis.flatten(0, 2)  # (27, 3, 3, 3), orthonormal
     basis = basis * weight[0].numel() ** 0.5 * weight.std()
     weight[: 2 * len(basis)] = torch.cat([basis, -basis])
+
+
+def _unit_rows(rows):
+    matrix = torch.tensor(rows)
+    return matrix / matrix.norm(dim=1, keepdim=True)
