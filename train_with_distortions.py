@@ -1,4 +1,4 @@
-"""Train a network to score distorted images, with a Gaussian mixture refitted over its embeddings as it learns.
+"""Train a network to score distorted images, with a Gaussian mixture refitted over its embeddings.
 
     python train_with_distortions.py --experiment_name resnet18_distorted
     python train_with_distortions.py --experiment_name mine --references path/to/images --epochs 20
@@ -8,68 +8,71 @@ The run lands in experiments/<experiment_name>; test it with test_with_viz.py.
 
 import argparse
 import os
-import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 from utils.cli import (
-    AGAIN,
     MAX_SEED,
+    TRY_AGAIN,
     HelpFormatter,
-    real,
+    exit_on_interrupt,
+    float_in_range,
+    int_in_range,
+    int_or_auto,
     run_script,
-    tell_interrupt,
-    whole,
-    whole_or_auto,
 )
 
-os.environ.setdefault(
-    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-)  # or CUDA's matrix products are not reproducible
+# Without it, CUDA's matrix products are not reproducible. It is read when CUDA starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 if __name__ == "__main__":
-    sys.excepthook = tell_interrupt  # for the imports, which take seconds
+    sys.excepthook = exit_on_interrupt  # for the imports below, which take seconds
 
-import numpy as np
 import torch
 
 from distorted_dataset import DistortedImageDataset
-from distortions.standard import MIN_SIDE, select_types
+from distortions.registry import select_types
 from models.inference import build
-from models.quality_net import BACKBONES, STEMS, resolve_stem
-from references.sources import absolute, load_training_references, resolve_source
-from training import checkpointing
+from models.mixture import Mixture
+from models.quality_net import BACKBONES, STEMS, QualityNet
+from references.sources import load_training_references, resolve_source
+from training.checkpointing import OpenRun, ensure_new_run, has_checkpoint, open_run
+from training.config import Recipe, check_sizes, describe_run, resume_args
 from training.loop import (
-    FINAL_BATCH_NORM_IMAGES,
-    evaluate,
-    explained,
-    make_deterministic,
+    FINAL_BN_IMAGES,
+    TrainingState,
+    create_state,
+    error_context,
     predict,
     refit,
-    resolve_amp,
-    settle_batch_norm,
-    start_training,
+    seed_everything,
     train_one_epoch,
+    update_bn_statistics,
+    validate,
 )
-from utils import distributed
-from utils.checkpoint import load_checkpoint, load_states
+from utils.checkpoint import load_states
 from utils.device import choose_device
-from utils.errors import UserError
-from utils.files import read_json, without_nan
+from utils.distributed import (
+    convert_batch_norm,
+    get_world_size,
+    init_distributed,
+    main_process_first,
+    require_equal,
+)
+from utils.images import MIN_SIDE
 
-# Flags that may differ when a run is resumed.
-ANY_TIME = ("resume", "overwrite", "device", "cache_dir", "save_interval")
-FOUND = ("types", "references_name", "digest", "versions")  # in config.json beside the flags
-TIE = 0.01  # of validation SRCC, a margin for chance over 100 references: of two epochs this close the later is kept
-TURN, JOIN = (
-    True,
-    True,
-)  # in training references are turned and mirrored, and parts of two are joined
+# A margin of validation SRCC for chance, over 100 references: of two epochs this close the later is kept.
+SRCC_MARGIN = 0.01
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add = parser.add_argument
+    switch = argparse.BooleanOptionalAction
     add("--experiment_name", required=True, help="name of the run's folder under experiments/")
+
+    # Data
     add(
         "--references",
         default="auto",
@@ -78,11 +81,12 @@ def build_parser():
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
     add(
         "--cache_dir",
-        help="pack a folder's images into a file here, once, and read them from it (default: from memory)",
+        help="pack a folder's images into a file here, once, and read them from it "
+        "(default: from memory)",
     )
-    add("--image_size", type=whole(MIN_SIDE), default=32, help="side of a reference, pixels")
-    add("--train_samples", type=whole(1), default=500, help="references to train on")
-    add("--val_samples", type=whole(2), default=100, help="references that choose best.pt")
+    add("--image_size", type=int_in_range(MIN_SIDE), default=32, help="side of a reference, pixels")
+    add("--train_samples", type=int_in_range(1), default=500, help="references to train on")
+    add("--val_samples", type=int_in_range(2), default=100, help="references that choose best.pt")
     add(
         "--distortions",
         default="default",
@@ -90,13 +94,13 @@ def build_parser():
     )
     add(
         "--distortions_per_image",
-        type=whole(1),
+        type=int_in_range(1),
         default=5,
         help="distorted images a reference, beside the pristine",
     )
     add(
         "--compose",
-        type=whole(1),
+        type=int_in_range(1),
         default=1,
         help="up to this many different distortions one after another",
     )
@@ -106,6 +110,8 @@ def build_parser():
         default=True,
         help="new distortions every epoch, or the same for the whole run",
     )
+
+    # Network and mixture
     add("--backbone", choices=BACKBONES, default="resnet18", help="the network")
     add(
         "--stem",
@@ -121,52 +127,60 @@ def build_parser():
     )
     add(
         "--embedding_dim",
-        type=whole(2, 512),
+        type=int_in_range(2, 512),
         default=32,
         help="dimensions of the embedding, 16 to 64 are good",
     )
     add(
         "--n_clusters",
-        type=whole_or_auto(2),
+        type=int_or_auto(2),
         default=8,
-        help="components of the mixture; 'auto': from 2 to 24, by the Bayesian information criterion at each refit",
+        help="components of the mixture; 'auto': from 2 to 24, by the Bayesian information "
+        "criterion at each refit",
     )
     add(
         "--gmm_samples",
-        type=whole(2),
+        type=int_in_range(2),
         default=20000,
         help="images that the mixture is fitted to, at most",
     )
     add(
         "--refit_interval",
-        type=whole(1),
+        type=int_in_range(1),
         default=10,
         help="epochs from one fit of the mixture to the next",
     )
     add(
         "--cluster_loss_weight",
-        type=real(0),
+        type=float_in_range(0),
         default=0.5,
-        help="weight of the pull to clusters (its formula: models/losses.py); 0 turns it off",
+        help="weight of the pull to clusters (its formula: training/losses.py); 0 turns it off",
     )
     add(
         "--type_loss_weight",
-        type=real(0),
+        type=float_in_range(0),
         default=0.1,
         help="weight of predicting the type; 0 removes that head",
     )
-    add("--epochs", type=whole(1), default=50, help="passes over all images")
-    add("--batch_size", type=whole(2), default=128, help="images a step, of all processes together")
-    add("--lr", type=real(0), default=1e-3, help="peak of the one-cycle learning rate")
+
+    # Optimisation
+    add("--epochs", type=int_in_range(1), default=50, help="passes over all images")
+    add(
+        "--batch_size",
+        type=int_in_range(2),
+        default=128,
+        help="images a step, of all processes together",
+    )
+    add("--lr", type=float_in_range(0), default=1e-3, help="peak of the one-cycle learning rate")
     add(
         "--seed",
-        type=whole(0, MAX_SEED),
+        type=int_in_range(0, MAX_SEED),
         default=0,
         help="of the weights, the batch order and the training draws",
     )
     add(
         "--data_seed",
-        type=whole(0, MAX_SEED),
+        type=int_in_range(0, MAX_SEED),
         default=0,
         help="of the choice of references, the splits and validation's draws",
     )
@@ -181,11 +195,14 @@ def build_parser():
         default=None,
         help="bfloat16 arithmetic; by default where the hardware has it",
     )
+
+    # The run's folder
     add(
         "--save_interval",
-        type=real(0),
+        type=float_in_range(0),
         default=30,
-        help="least seconds from one checkpoint to the next; --resume goes on from the last; 0: one after every epoch",
+        help="least seconds from one checkpoint to the next; --resume goes on from the last; "
+        "0: one after every epoch",
     )
     add(
         "--resume",
@@ -196,7 +213,8 @@ def build_parser():
     return parser
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line, or, with --resume, the run's own flags."""
     parser = build_parser()
     args = parser.parse_args(argv)
     args.folder = Path("experiments") / args.experiment_name
@@ -207,261 +225,207 @@ def parse_args(argv=None):
     if args.resume and args.overwrite:
         parser.error("--resume goes on with the run, --overwrite replaces it: give one of them")
     if args.resume:
-        return resumed_args(parser, args, argv)
+        return resume_args(args, lambda saved: parser.parse_args(argv, saved), parser.error)
     return args
 
 
-def resumed_args(parser, args, argv):
-    """The run's own flags. A flag that was typed must agree with them, or be the 'auto' that they came from."""
-    path = args.folder / "config.json"
-    if not path.is_file():
-        parser.error(
-            f"--resume: {args.folder} has no config.json, so no run to go on with; --overwrite starts one"
-        )
-    config = read_json(path, "--overwrite starts the run anew")
-    flags = vars(args).keys() - {"folder", *ANY_TIME}
-    strange = config.keys() ^ (flags | set(FOUND))
-    if strange:
-        raise UserError(
-            f"--resume: {path} is of another version of this code, by {', '.join(sorted(strange))}; "
-            "go on with the code that began the run, or start it anew with --overwrite"
-        )
-    saved = {name: value for name, value in config.items() if name in flags}
-    del saved["experiment_name"]  # a copied or renamed run goes on too
-    resumed = parser.parse_args(argv, argparse.Namespace(**saved))
-    for name, value in saved.items():
-        typed = getattr(resumed, name)
-        resolved = typed == "auto" and name in ("references", "stem")
-        if (absolute(typed) if name == "references" else typed) != value and not resolved:
-            parser.error(
-                f"--resume: --{name} {typed} differs from the run's {value}; "
-                "leave it out, or start a new run under another --experiment_name"
-            )
-        setattr(resumed, name, value)
-    resumed.folder = args.folder
-    return resumed
+def main(
+    args: argparse.Namespace,
+    recipe: Recipe = Recipe(),  # noqa: B008  it is frozen
+    dataset_class: type[DistortedImageDataset] = DistortedImageDataset,
+) -> None:
+    """Train a run, or go on with one."""
+    # ------------------------------------------------------------------------------------- data
+    device = init_distributed(choose_device(args.device))
+    if not (args.resume or args.overwrite):
+        ensure_new_run(args.folder)
+    train, val, source = load_data(args, recipe, dataset_class)
+    config = describe_run(args, recipe, source, train, val, device)
+    check_sizes(config, len(train), len(val))
+    require_equal(config["digest"], "references")
+    print_configuration(config, device)
 
+    # ---------------------------------------------------------------------- network and mixture
+    seed_everything(config["seed"])
+    with error_context("at the start", config):
+        model, mixture = build_networks(args, config, device)
+        state = create_state(model, mixture, config, len(train))
 
-def main(args):
-    device = distributed.join(choose_device(args.device))
-    fresh = not (args.resume or args.overwrite)
-    if fresh:
-        checkpointing.refuse_to_mix(args.folder)
-    types = select_types(args.distortions)
-    args.stem = resolve_stem(args.stem, args.image_size)
-    args.amp = resolve_amp(args, device)
-    where = (args.image_size, args.data_root, args.data_seed)
-    with distributed.first_before_others():  # it downloads or packs what is missing
-        args.references, warning = resolve_source(args.references, args.data_root)
-        train_references, val_references = load_training_references(
-            args.references, args.train_samples, args.val_samples, *where, args.cache_dir
-        )
-    how = (types, args.distortions_per_image)
-    train = DistortedImageDataset(
-        train_references,
-        *how,
-        args.seed,
-        "train",
-        args.compose,
-        args.redistort,
-        turn=TURN,
-        join=JOIN,
-    )
-    val = DistortedImageDataset(
-        val_references, *how, args.data_seed, "val", args.compose, redistort=False
-    )
-    refuse_too_few(args, train, val)
-    config, digests = (
-        describe(args, types, train, val),
-        train_references.digests + val_references.digests,
-    )
-    distributed.refuse_to_differ(config["digest"])
-    announce(config, warning, device)
-
-    make_deterministic(args.seed)
-    pretrained = args.pretrained and not (args.resume and checkpointing.has_begun(args.folder))
-    model, mixture = build(config, pretrained)
-    with explained("at the start", args):
-        model = distributed.share_batch_norm(model).to(
-            device, memory_format=torch.channels_last
-        )  # convolutions are faster
-        state = start_training(model, mixture.to(device), args, len(train))
-    with checkpointing.locked(args.folder) as lock:
-        if fresh:
-            checkpointing.refuse_to_mix(args.folder)  # another process may have begun it since
-        log = []
-        if args.resume and checkpointing.has_begun(args.folder):  # likewise
-            log = restore(state, args.folder, config)
-        else:
-            checkpointing.start(args.folder, config, args.resume)
-        saver = checkpointing.Saver(args.folder, args.save_interval)
+    # ---------------------------------------------------------------------------- training loop
+    with open_run(
+        args.folder,
+        config,
+        train.references.digests + val.references.digests,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        save_interval=args.save_interval,
+    ) as run:
+        run.restore(state)
         args.resume = True  # from here on, that is how an interrupted run goes on
-
-        for epoch in range(len(log), args.epochs):
-            with explained(f"epoch {epoch + 1}", args):
+        for epoch in range(run.epochs_done, config["epochs"]):
+            with error_context(f"epoch {epoch + 1}", config):
                 train.set_epoch(epoch)
-                refits = is_refit_epoch(epoch, args.refit_interval)
+                refits = is_refit_epoch(epoch, config["refit_interval"])
                 if refits:
-                    refit(mixture, state.averaged.module, train, args)
-                    explain_choice(mixture)
-                losses, images_per_second = train_one_epoch(state, train, epoch, args)
-                settle_batch_norm(state.averaged.module, train, epoch, args)
-                scores = evaluate(state.averaged.module, mixture, val)
-            checkpointing.refuse_if_lost(args.folder, lock)
-            log.append(log_epoch(args, epoch, refits, losses, scores, images_per_second))
-            tested = {"config": config, "reference_digests": digests, "epoch": epoch, "finished": False,
-                      "model": state.averaged.module.state_dict(), "mixture": mixture.state_dict()}  # fmt: skip
-            trained = {**state.state_dicts(), "log": log}
-            saver.keep(tested, trained, best=is_best(log), final=len(log) == args.epochs)
+                    refit(mixture, state.ema.module, train, config)
+                    print_cluster_choice(mixture)
+                losses, images_per_second = train_one_epoch(state, train, epoch, config)
+                update_bn_statistics(state.ema.module, train, epoch, config)
+                scores = validate(state.ema.module, mixture, val)
+            line = {"epoch": epoch, "refit": refits, **losses, **scores}
+            print_epoch(epoch, config["epochs"], {**losses, **scores}, images_per_second)
+            run.log({**line, "images_per_second": images_per_second})
+            run.save(state, is_best=is_best(run.lines), is_last=epoch + 1 == config["epochs"])
 
-        with explained("after the last epoch", args):
-            for name in (
-                "last",
-                "best",
-            ):  # last.pt first: a best.pt that was damaged cannot be finished
-                checkpointing.refuse_if_lost(args.folder, lock)
-                scores = finish(name, state.averaged.module, mixture, train, val, args)
-                print(f"{name}.pt: {in_words(scores)}")
+        # ------------------------------------------------------------------------------- finish
+        with error_context("after the last epoch", config):
+            # last.pt comes first: a best.pt that was damaged cannot be finished.
+            for name in ("last", "best"):
+                scores = finish(run, name, state, train, val)
+                print(f"{name}.pt: {format_values(scores)}")
     print(f"test it: python test_with_viz.py --experiment {args.folder}")
 
 
-def refuse_too_few(args, train, val):
-    """Raise UserError where there are fewer images than clusters, or than processes."""
-    images, processes = min(len(train), args.gmm_samples), distributed.count()
-    if min(images, len(val)) < processes:
-        raise UserError(
-            f"{processes} processes share {len(train)} training and {len(val)} validation images; start fewer"
+def load_data(
+    args: argparse.Namespace, recipe: Recipe, dataset_class: type[DistortedImageDataset]
+) -> tuple[DistortedImageDataset, DistortedImageDataset, str]:
+    """Return the training and the validation images, and what --references came to."""
+    types = select_types(args.distortions)
+    with main_process_first():  # it downloads or packs what is missing
+        source, warning = resolve_source(args.references, args.data_root)
+        train_references, val_references = load_training_references(
+            source,
+            args.train_samples,
+            args.val_samples,
+            image_size=args.image_size,
+            data_root=args.data_root,
+            data_seed=args.data_seed,
+            cache_dir=args.cache_dir,
         )
-    if args.n_clusters != "auto" and images < args.n_clusters:
-        raise UserError(
-            f"--n_clusters {args.n_clusters} needs at least {args.n_clusters} training images, got {images}"
-        )
-    if args.batch_size % processes:
-        raise UserError(
-            f"{processes} processes share each batch, so --batch_size {args.batch_size} must be a multiple of {processes}"
-        )
+    if warning:
+        print(f"warning: {warning}")
+    train = dataset_class(
+        train_references,
+        types,
+        args.distortions_per_image,
+        seed=args.seed,
+        split="train",
+        compose=args.compose,
+        redistort=args.redistort,
+        flip=recipe.flip,
+        cutmix=recipe.cutmix,
+    )
+    val = dataset_class(
+        val_references,
+        types,
+        args.distortions_per_image,
+        seed=args.data_seed,
+        split="val",
+        compose=args.compose,
+        redistort=False,
+    )
+    return train, val, source
 
 
-def is_refit_epoch(epoch, refit_interval):
-    """The mixture is refitted before epochs interval, 2 × interval, … (counted from 0)."""
+def build_networks(
+    args: argparse.Namespace, config: dict[str, Any], device: torch.device
+) -> tuple[QualityNet, Mixture]:
+    """Return the network and the mixture on the device, with fresh or ImageNet's weights."""
+    is_resumed = args.resume and has_checkpoint(args.folder)
+    model, mixture = build(config, pretrained=args.pretrained and not is_resumed)
+    model = convert_batch_norm(model, device)
+    # Convolutions are faster in this layout of memory.
+    model = model.to(device, memory_format=torch.channels_last)
+    return model, mixture.to(device)
+
+
+def is_refit_epoch(epoch: int, refit_interval: int) -> bool:
+    """Tell whether the mixture is refitted before this epoch: interval, 2 × interval, … from 0."""
     return epoch > 0 and epoch % refit_interval == 0
 
 
-def is_best(log):
-    """Whether the last epoch's validation SRCC comes within TIE of the highest."""
-    scores = [-1.0 if line["srcc"] is None else line["srcc"] for line in log]
-    return scores[-1] >= max(scores) - TIE
+def is_best(lines: list[dict[str, Any]]) -> bool:
+    """Tell whether the last epoch's validation SRCC comes within SRCC_MARGIN of the highest."""
+    scores = [-1.0 if line["srcc"] is None else line["srcc"] for line in lines]
+    return scores[-1] >= max(scores) - SRCC_MARGIN
 
 
-def finish(name, model, mixture, train, val, args):
-    """Settle the checkpoint's batch-norm statistics on more images, and fit the mixture to its own embeddings, once."""
-    path = args.folder / f"{name}.pt"
-    state = load_checkpoint(path)
-    load_states({"model": model, "mixture": mixture}, state, path)
-    if not state["finished"]:
-        train.set_epoch(state["epoch"])
-        settle_batch_norm(model, train, state["epoch"], args, FINAL_BATCH_NORM_IMAGES)
-        refit(mixture, model, train, args)
-        mixture.calibrate(predict(model, val)[1])
-        explain_choice(mixture)
-        for at, value in model.state_dict().items():
-            state["model"][at].copy_(value)  # in place: last.pt has it twice, and stores it once
-        checkpointing.save(
-            args.folder, name, {**state, "mixture": mixture.state_dict(), "finished": True}
-        )
-    return {"epoch": state["epoch"] + 1, **evaluate(model, mixture, val)}
+def finish(
+    run: OpenRun,
+    name: str,
+    state: TrainingState,
+    train: DistortedImageDataset,
+    val: DistortedImageDataset,
+) -> dict[str, Any]:
+    """Finish best.pt or last.pt, if it is not finished yet, and return its validation scores.
+
+    Its batch-norm statistics are measured on more images, its mixture is fitted to its own embeddings,
+    and the threshold for unknown distortions is set.
+    """
+    model = state.ema.module
+    mixture = state.mixture
+    checkpoint = run.load(name)
+    load_states({"model": model, "mixture": mixture}, checkpoint, run.folder / f"{name}.pt")
+    epoch = checkpoint["epoch"]
+    if not checkpoint["finished"]:
+        train.set_epoch(epoch)
+        update_bn_statistics(model, train, epoch, run.config, FINAL_BN_IMAGES)
+        refit(mixture, model, train, run.config)
+        _, val_embeddings = predict(model, val)
+        mixture.calibrate(val_embeddings)
+        print_cluster_choice(mixture)
+        for key, value in model.state_dict().items():
+            # In place, because last.pt refers to these tensors twice and stores them once.
+            checkpoint["model"][key].copy_(value)
+        finished = {**checkpoint, "mixture": mixture.state_dict(), "finished": True}
+        run.replace(name, finished)
+    return {"epoch": epoch + 1, **validate(model, mixture, val)}
 
 
-def explain_choice(mixture):
-    """Where --n_clusters is 'auto': the criterion of each number, as the distance to the best."""
+def print_configuration(config: dict[str, Any], device: torch.device) -> None:
+    """Print what the run is, on what, and with which versions."""
+    hidden = ("versions", "types", "recipe")
+    print("  ".join(f"{name}={value}" for name, value in config.items() if name not in hidden))
+    versions = "  ".join(f"{name} {value}" for name, value in config["versions"].items())
+    print(f"device {device}  {versions}")
+    images = config["train_samples"] * (config["distortions_per_image"] + 1)
+    types = ", ".join(config["types"])
+    print(f"{images} images an epoch from {config['references_name']}, types {types}", flush=True)
+
+
+def print_cluster_choice(mixture: Mixture) -> None:
+    """Print each number's criterion as its distance from the best, where --n_clusters is 'auto'."""
     if mixture.bic:
         best = min(mixture.bic.values())
         distances = "  ".join(f"{k}: +{value - best:.0f}" for k, value in mixture.bic.items())
         print(
-            f"{len(mixture.weights)} clusters have the lowest Bayesian information criterion; {distances}"
+            f"{len(mixture.weights)} clusters have the lowest Bayesian information criterion; "
+            f"{distances}"
         )
 
 
-def restore(state, folder, config):
-    """Everything as last.pt left it. Returns the log's lines up to then."""
-    with (
-        distributed.first_before_others()
-    ):  # it puts last.prev.pt in the place of a damaged last.pt
-        if distributed.is_first():
-            checkpointing.remove_temporary(folder)
-        saved = checkpointing.load_last(folder)
-    if saved["config"]["digest"] != config["digest"]:
-        raise UserError(
-            f"--resume: the references of {folder}, or the code that draws its images, have changed since it began; "
-            "put them back, or start a new run"
-        )
-    for name in config.keys() - {"experiment_name", "versions"}:
-        if saved["config"].get(name) != config[name]:
-            raise UserError(
-                f"--resume: {folder} has {name} {config[name]} in config.json but {saved['config'].get(name)} in "
-                "last.pt; put config.json back, or start the run anew with --overwrite"
-            )
-    load_states(vars(state), saved, folder / "last.pt")
-    checkpointing.put_back_log(folder, saved["log"])
-    return saved["log"]
+def print_epoch(epoch: int, epochs: int, values: dict[str, Any], images_per_second: float) -> None:
+    """Print an epoch's line for people."""
+    rate = f"{images_per_second:.0f} images/s"
+    print(f"epoch {epoch + 1:3d}/{epochs}  {format_values(values)}  {rate}", flush=True)
 
 
-def log_epoch(args, epoch, refit, losses, scores, images_per_second):
-    """The same values as a line for people and a line of JSON, which is returned as a dict."""
-    values = in_words({**losses, **scores})
-    print(
-        f"epoch {epoch + 1:3d}/{args.epochs}  {values}  {images_per_second:.0f} images/s",
-        flush=True,
-    )
-    line = {
-        "epoch": epoch,
-        "refit": refit,
-        **losses,
-        **scores,
-        "images_per_second": images_per_second,
-    }
-    checkpointing.append_log(args.folder, line)
-    return without_nan(line)
+def format_values(values: dict[str, Any]) -> str:
+    """Return names and values in one line, floats with four decimals."""
+    words = []
+    for name, value in values.items():
+        words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
+    return "  ".join(words)
 
 
-def in_words(values):
-    return "  ".join(
-        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values.items()
-    )
+def how_to_go_on(args: argparse.Namespace | None) -> str:
+    """Return the command that comes after an interruption or a failing disk.
 
-
-def describe(args, types, train, val):
-    """What a run is: its flags, what they came to, and the versions. Plain JSON values."""
-    flags = {name: value for name, value in vars(args).items() if name not in ("folder", *ANY_TIME)}
-    versions = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
-    found = list(types), train.references.source, train.digest() + val.digest(), versions
-    return {**flags, **dict(zip(FOUND, found))}
-
-
-def announce(config, warning, device):
-    if warning:
-        print(f"warning: {warning}")
-    hidden = ("versions", "types")
-    print("  ".join(f"{name}={value}" for name, value in config.items() if name not in hidden))
-    versions = "  ".join(f"{name} {value}" for name, value in config["versions"].items())
-    images = config["train_samples"] * (config["distortions_per_image"] + 1)
-    print(f"device {device}  {versions}")
-    print(
-        f"{images} images an epoch from {config['references_name']}, types {', '.join(config['types'])}",
-        flush=True,
-    )
-
-
-def how_to_go_on(args):
-    """What to do after an interruption or a failing disk; args is None where it came before they were read."""
+    args is None where it came before they were read.
+    """
     if args is None or not args.resume or not (args.folder / "config.json").is_file():
-        return AGAIN
-    launcher = "python" if distributed.count() == 1 else "torchrun …"
+        return TRY_AGAIN
+    launcher = "python" if get_world_size() == 1 else "torchrun …"
     return f"{launcher} train_with_distortions.py --experiment_name {args.experiment_name} --resume"
 
 

@@ -1,34 +1,37 @@
-"""A run's folder: what may be replaced, when and by whom, its log and last checkpoint, and what was measured of it."""
+"""A run's folder behind one door: its lock, its log, and its checkpoints.
+
+with open_run(folder, config, digests, resume, overwrite, save_interval) as run:
+    run.restore(state)
+    for epoch in range(run.epochs_done, epochs):
+        ...
+        run.log(line)
+        run.save(state, is_best=..., is_last=...)
+"""
 
 import copy
-import itertools
 import json
 import math
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO, Any
 
-from evaluation.report import METRICS
-from utils import distributed
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from evaluation.results import read_log
+from training.config import INFORMATIVE
+from training.loop import TrainingState
+from utils.checkpoint import load_checkpoint, load_states, save_checkpoint
+from utils.distributed import is_main_process, main_process_first, on_main_process
 from utils.errors import Damaged, UserError
-from utils.files import (
-    append_line,
-    read_json,
-    read_lines,
-    try_lock,
-    with_nan,
-    write_atomically,
-    write_json,
-)
+from utils.files import append_line, nan_to_null, try_lock, write_atomically, write_json
 
-# config.json is the first to be removed and written: without it the rest is no run that could be resumed.
+# config.json is the first to be removed and written: without it the rest is no run to resume.
 RUN_FILES = ("config.json", "log.jsonl", "last.pt", "last.prev.pt", "best.pt")
 
 
-def refuse_to_mix(folder):
+def ensure_new_run(folder: Path) -> None:
     """Raise UserError where the folder holds a run, whole or in part."""
     if any((folder / name).exists() for name in RUN_FILES):
         raise UserError(
@@ -37,14 +40,142 @@ def refuse_to_mix(folder):
         )
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Tell whether there is a checkpoint to go on from.
+
+    Without one, a run that is no further begins again. Raises UserError for one that is further.
+    """
+    if any((folder / name).is_file() for name in ("last.pt", "last.prev.pt")):
+        return True
+    if len(read_log(folder)) > 1 or (folder / "visualizations").exists():
+        raise UserError(f"{folder} has no last.pt to go on from; --overwrite starts the run anew")
+    return False
+
+
 @contextmanager
-def locked(folder):
-    """Keep other runs from training into the folder. Yields the lock, an open file; it dies with its process. Of several
-    processes the first holds it for all."""
+def open_run(
+    folder: Path,
+    config: dict[str, Any],
+    reference_digests: tuple[str, ...],
+    *,
+    resume: bool,
+    overwrite: bool,
+    save_interval: float,
+) -> Iterator["OpenRun"]:
+    """Hold the folder's lock, and begin a run in it or go on with one.
+
+    config is what config.json holds, or has to hold. A checkpoint is written after an epoch that ends
+    save_interval seconds or more after the one before.
+    """
+    with _lock_folder(folder) as lock:
+        if not (resume or overwrite):
+            ensure_new_run(folder)  # another process may have begun it since it was asked first
+        run = OpenRun(folder, config, reference_digests, lock, save_interval)
+        if resume and has_checkpoint(folder):
+            run.resumed = load_last(folder, config)
+        else:
+            create_run(folder, config, resume)
+        yield run
+
+
+class OpenRun:
+    """A run's folder while it is locked. `lines` are the log's, a dict for each epoch."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        reference_digests: tuple[str, ...],
+        lock: IO | None,
+        save_interval: float,
+    ):
+        self.folder = folder
+        self.config = config
+        self.reference_digests = reference_digests
+        self.resumed: dict[str, Any] | None = None  # the checkpoint that the run goes on from
+        self.lines: list[dict[str, Any]] = []
+        self._lock = lock
+        self._save_interval = save_interval
+        self._saved_at = -math.inf
+        self._pending_best: dict[str, Any] | None = None
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs the log holds."""
+        return len(self.lines)
+
+    def restore(self, state: TrainingState) -> None:
+        """Put a resumed run's state and log back, as its last checkpoint has them."""
+        if self.resumed is None:
+            return
+        path = self.folder / "last.pt"
+        load_states(state.parts(), self.resumed.get("training", {}), path)
+        load_states({"mixture": state.mixture}, self.resumed, path)
+        self.lines = self.resumed["log"]
+        restore_log(self.folder, self.lines)
+        self.resumed = None  # it is large
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append an epoch's line to log.jsonl."""
+        _check_not_lost(self.folder, self._lock)
+        _append_to_log(self.folder, line)
+        self.lines.append(nan_to_null(line))
+
+    def save(self, state: TrainingState, *, is_best: bool, is_last: bool) -> None:
+        """Write the checkpoints after an epoch, unless the last ones are too fresh.
+
+        Checkpoints of short epochs would take a good part of the time. A best.pt waits in memory until
+        last.pt is written too. It goes first: a kill between the two leaves a best.pt of an epoch that
+        is trained again.
+        """
+        kept = {
+            "config": self.config,
+            "reference_digests": self.reference_digests,
+            "epoch": len(self.lines) - 1,
+            "finished": False,
+            "model": state.ema.module.state_dict(),
+            "mixture": state.mixture.state_dict(),
+        }
+        to_go_on = {
+            "training": {name: part.state_dict() for name, part in state.parts().items()},
+            "log": self.lines,
+        }
+        self._save(kept, to_go_on, is_best, is_last)
+
+    @on_main_process
+    def _save(self, kept, to_go_on, is_best, is_last):
+        is_due = is_last or time.monotonic() >= self._saved_at + self._save_interval
+        if is_best:
+            self._pending_best = kept if is_due else copy.deepcopy(kept)
+        if not is_due:
+            return
+        if self._pending_best:
+            write_checkpoint(self.folder, "best", self._pending_best)
+        write_checkpoint(self.folder, "last", {**kept, **to_go_on})
+        self._saved_at = time.monotonic()
+        self._pending_best = None
+
+    def load(self, name: str) -> dict[str, Any]:
+        """Read best.pt or last.pt."""
+        _check_not_lost(self.folder, self._lock)
+        return load_checkpoint(self.folder / f"{name}.pt")
+
+    @on_main_process
+    def replace(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Write best.pt or last.pt anew."""
+        write_checkpoint(self.folder, name, checkpoint)
+
+
+@contextmanager
+def _lock_folder(folder):
+    """Keep other runs from training into the folder. Yield the lock, an open file.
+
+    The lock ends with its process. Of several processes the main one holds it for all.
+    """
     with ExitStack() as stack:
         lock = None
-        with distributed.first_before_others():
-            if distributed.is_first():
+        with main_process_first():
+            if is_main_process():
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context(open(folder / "lock", "a"))
                 if not try_lock(lock):
@@ -55,32 +186,28 @@ def locked(folder):
         yield lock
 
 
-@distributed.by_first
-def refuse_if_lost(folder, lock):
-    """Raise UserError where the folder was deleted or moved since it was locked, also if another has taken its place."""
+@on_main_process
+def _check_not_lost(folder, lock):
+    """Raise UserError where the folder was deleted or moved since it was locked.
+
+    That another one has taken its place makes no difference.
+    """
     try:
-        lost = not os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / "lock"))
+        is_lost = not os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / "lock"))
     except FileNotFoundError:
-        lost = True
-    if lost or not (folder / "config.json").exists():
+        is_lost = True
+    if is_lost or not (folder / "config.json").exists():
         raise UserError(
             f"{folder} was deleted or moved while its run was under way, which stops here"
         )
 
 
-def has_begun(folder):
-    """Whether there is a checkpoint to go on from. Without one, a run that is no further begins again."""
-    if any((folder / name).is_file() for name in ("last.pt", "last.prev.pt")):
-        return True
-    if len(read_log(folder)) > 1 or (folder / "visualizations").exists():
-        raise UserError(f"{folder} has no last.pt to go on from; --overwrite starts the run anew")
-    return False
+@on_main_process
+def create_run(folder: Path, config: dict[str, Any], resume: bool = False) -> None:
+    """Leave config.json alone in the folder. Files that are not a run's stay.
 
-
-@distributed.by_first
-def start(folder, config, resume=False):
-    """Leave config.json alone in the folder; files that are not a run's stay. With resume it is there all the time, so
-    that a run that is killed in here can be resumed again."""
+    With resume it is there all the time, so that a run that is killed in here can be resumed again.
+    """
     for name in RUN_FILES[1:] if resume else RUN_FILES:
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "visualizations", ignore_errors=True)
@@ -89,49 +216,41 @@ def start(folder, config, resume=False):
     write_json(folder / "config.json", config)
 
 
-def remove_temporary(folder):
-    """Half-written files that a kill has left."""
+def remove_temporary(folder: Path) -> None:
+    """Remove half-written files that a kill has left."""
     for name in RUN_FILES:
         (folder / f"{name}.tmp").unlink(missing_ok=True)
 
 
-class Saver:
-    """Writes a run's checkpoints after an epoch, but not until `interval` seconds have passed since it last did:
-    of short epochs they would take a good part of the time. A best.pt waits in memory until last.pt is written too. It
-    goes first: a kill between the two leaves a best.pt of an epoch that is trained again."""
-
-    def __init__(self, folder, interval):
-        self._folder, self._interval, self._saved, self._best = folder, interval, -math.inf, None
-
-    @distributed.by_first
-    def keep(self, tested, trained, best, final):
-        """After an epoch: what best.pt and last.pt hold, what last.pt holds besides, and whether this epoch is the best
-        so far, or the final one, which does not wait."""
-        due = final or time.monotonic() >= self._saved + self._interval
-        if best:
-            self._best = tested if due else copy.deepcopy(tested)
-        if not due:
-            return
-        if self._best:
-            _write(self._folder, "best", self._best)
-        _write(self._folder, "last", {**tested, **trained})
-        self._saved, self._best = time.monotonic(), None
+def write_checkpoint(folder: Path, name: str, checkpoint: dict[str, Any]) -> None:
+    """Write best.pt or last.pt. The last.pt before it becomes last.prev.pt."""
+    previous = folder / "last.prev.pt" if name == "last" else None
+    save_checkpoint(folder / f"{name}.pt", checkpoint, previous)
 
 
-@distributed.by_first
-def save(folder, name, state):
-    """Write best.pt or last.pt; the last.pt before it becomes last.prev.pt."""
-    _write(folder, name, state)
+def load_last(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Read the checkpoint that a run goes on from, and raise UserError if it is another run's."""
+    with main_process_first():  # it may put last.prev.pt in the place of a damaged last.pt
+        if is_main_process():
+            remove_temporary(folder)
+        saved = _load_last_or_previous(folder)
+    if saved["config"]["digest"] != config["digest"]:
+        raise UserError(
+            f"--resume: the references of {folder}, or the code that draws its images, have "
+            "changed since it began; put them back, or start a new run"
+        )
+    for name in config.keys() - set(INFORMATIVE):
+        if saved["config"].get(name) != config[name]:
+            raise UserError(
+                f"--resume: {folder} has {name} {config[name]} in config.json but "
+                f"{saved['config'].get(name)} in last.pt; put config.json back, or start the run "
+                "anew with --overwrite"
+            )
+    return saved
 
 
-def _write(folder, name, state):
-    save_checkpoint(
-        folder / f"{name}.pt", state, folder / "last.prev.pt" if name == "last" else None
-    )
-
-
-def load_last(folder):
-    """What last.pt holds. Where it is damaged or missing, what last.prev.pt holds, which then takes its place."""
+def _load_last_or_previous(folder):
+    """Read last.pt. Where it is damaged or missing, read last.prev.pt, which then takes its place."""
     problems = []
     for path in (folder / "last.pt", folder / "last.prev.pt"):
         try:
@@ -142,67 +261,35 @@ def load_last(folder):
             problems.append(f"{path} does not exist")
         else:
             if problems:
+                epoch = state["epoch"] + 1
                 print(
-                    f"warning: {problems[0]}; going on from {path.name}, epoch {state['epoch'] + 1}",
-                    flush=True,
+                    f"warning: {problems[0]}; going on from {path.name}, epoch {epoch}", flush=True
                 )
                 os.replace(path, folder / "last.pt")
             return state
     raise UserError(f"{'; '.join(problems)}; --overwrite starts the run anew")
 
 
-@distributed.by_first
-def append_log(folder, line):
+@on_main_process
+def _append_to_log(folder, line):
     append_line(folder / "log.jsonl", line)
 
 
-def read_log(folder):
-    """The lines of a run's log as dicts."""
-    folder = Path(folder)
-    resume = f"python train_with_distortions.py --experiment_name {folder.name} --resume"
-    return read_lines(
-        folder / "log.jsonl", f"the run's last.pt has it whole, and puts it back: {resume}"
-    )
-
-
-@distributed.by_first
-def put_back_log(folder, lines):
+@on_main_process
+def restore_log(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Make the log what these lines were, whatever a kill, a full disk or an editor left."""
-    path, text = folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()
+    path = folder / "log.jsonl"
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
     found = path.read_bytes() if path.exists() else b""
-    if found != text:
-        later = found[len(text) :].count(b"\n") if found.startswith(text) else 0
-        again = (
-            f"going on from {folder / 'last.pt'}, epoch {len(lines)}; epochs trained again: {later}"
-        )
+    if found == text:
+        return
+    later_lines = found[len(text) :].count(b"\n") if found.startswith(text) else 0
+    if later_lines:
         print(
-            again if later else f"{path} was not as last.pt has it: put back, {len(lines)} epochs",
+            f"going on from {folder / 'last.pt'}, epoch {len(lines)}; "
+            f"epochs trained again: {later_lines}",
             flush=True,
         )
-        write_atomically(path, lambda file: file.write(text))
-
-
-def read_metrics(folder):
-    """What test_with_viz.py measured of a run, nan where it could not be computed."""
-    folder = Path(folder)
-    path, test = (
-        folder / "visualizations" / "metrics.json",
-        f"python test_with_viz.py --experiment {folder}",
-    )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; run: {test}")
-    return with_nan(read_json(path, f"test the run again: {test}", METRICS))
-
-
-def changes_at_refits(folder):
-    """{epoch of a refit: the change of validation SRCC from the epoch before it}."""
-    changes = changes_of_srcc(folder)
-    return {line["epoch"]: changes[line["epoch"]] for line in read_log(folder) if line["refit"]}
-
-
-def changes_of_srcc(folder):
-    """{epoch: the change of validation SRCC from the epoch before it}."""
-    log = with_nan(read_log(folder))
-    return {
-        after["epoch"]: after["srcc"] - before["srcc"] for before, after in itertools.pairwise(log)
-    }
+    else:
+        print(f"{path} was not as last.pt has it: put back, {len(lines)} epochs", flush=True)
+    write_atomically(path, lambda file: file.write(text))

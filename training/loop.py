@@ -1,221 +1,291 @@
-"""What a training run does: its state, an epoch of steps, the averaged weights, and their validation."""
+"""What a training run does: its state, an epoch of steps, refits of the mixture, and validation."""
 
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
-from evaluation.metrics import cluster_measures, plcc, srcc
-from models.inference import PIXELS_AT_ONCE, forward
-from models.quality_net import SINGLE_PIXEL
-from training.losses import cluster_loss, quality_loss, type_loss
+from distorted_dataset import DistortedImageDataset
+from distortions.labels import Labels
+from evaluation.clusters import cluster_measures
+from evaluation.metrics import plcc, srcc
+from models.inference import BATCH_PIXELS, forward
+from models.mixture import Mixture
+from models.quality_net import QualityNet
+from training.losses import CLUSTER_LOSSES, QUALITY_LOSSES, type_loss
 from training.muon import Muon
 from utils import distributed
-from utils.device import has_bfloat16
 from utils.errors import UserError
-from utils.rng import FIXED, PARTS, permutation
+from utils.rng import FIXED, SPLITS, permutation
 
 WEIGHT_DECAY = 0.1
-WARM_UP = 0.2  # share of the steps in which the learning rate rises to --lr
-AVERAGED_SHARE = 0.04  # of a run's steps: the span of the exponential mean of the weights that is validated and kept
-# Images on which the averaged weights' batch-norm statistics are measured: after an epoch, and for the checkpoints that
-# are kept, whose scores chance is to move less.
-BATCH_NORM_IMAGES, FINAL_BATCH_NORM_IMAGES = 256, 4096
-CHECK_INTERVAL = (
-    20  # steps from one look at the loss to the next, for which a GPU has to be waited for
-)
+WARM_UP_SHARE = 0.2  # of the steps, in which the learning rate rises to --lr
+# Images on which the averaged weights' batch-norm statistics are measured: after an epoch, and for the
+# checkpoints that are kept, whose scores should depend less on chance.
+BN_IMAGES = 256
+FINAL_BN_IMAGES = 4096
+FINITE_CHECK_INTERVAL = 20  # steps; each check of the losses waits for the GPU
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"muon": Muon}
 
 
 @dataclass
 class TrainingState:
     """What changes while training."""
 
-    online: torch.nn.Module  # takes the gradient steps
-    averaged: AveragedModel  # the exponential mean of its weights: validated, clustered and kept
+    model: QualityNet  # takes the gradient steps
+    parallel_model: torch.nn.Module  # the same, its gradients averaged over processes
+    ema: AveragedModel  # moving average of its weights: validated, clustered and kept
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    mixture: torch.nn.Module
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    mixture: Mixture
 
-    def state_dicts(self):
-        return {name: part.state_dict() for name, part in vars(self).items()}
+    def parts(self) -> dict[str, Any]:
+        """Return what a checkpoint needs to go on, beside the mixture: objects with a state_dict."""
+        return {
+            "model": self.model,
+            "ema": self.ema,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+        }
 
 
-def start_training(model, mixture, args, images):
-    """A fresh TrainingState: Muon on a one-cycle schedule that spans the whole run. The schedule is fixed beforehand:
-    steering it by validation would end runs of different seeds at different rates, which cannot be compared."""
-    steps = max(2, args.epochs * math.ceil(images / args.batch_size))
-    optimizer = Muon(model, args.lr, WEIGHT_DECAY)
-    warm_up = max(WARM_UP, 1.5 / steps)  # one step at least
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.lr, steps, pct_start=warm_up, cycle_momentum=False
+def create_state(
+    model: QualityNet, mixture: Mixture, config: dict[str, Any], image_count: int
+) -> TrainingState:
+    """Return the state at the start of a run: the optimizer on a one-cycle schedule of the whole run.
+
+    The schedule is fixed beforehand. Steering it by validation would end runs of different seeds at
+    different rates, which cannot be compared.
+    """
+    steps = max(2, config["epochs"] * math.ceil(image_count / config["batch_size"]))
+    recipe = config["recipe"]
+    optimizer = OPTIMIZERS[recipe["optimizer"]](model, config["lr"], WEIGHT_DECAY)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        config["lr"],
+        steps,
+        pct_start=max(WARM_UP_SHARE, 1.5 / steps),  # one step at least
+        cycle_momentum=False,
     )
-    averaged = AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, AVERAGED_SHARE * steps))
+    ema_decay = 1 - 1 / max(1, recipe["ema_share"] * steps)
+    return TrainingState(
+        model=model,
+        parallel_model=distributed.wrap_model(model),
+        ema=AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        mixture=mixture,
     )
-    return TrainingState(model, averaged, optimizer, schedule, mixture)
 
 
-def train_one_epoch(state, dataset, epoch, args):
-    """One pass in a random order. Returns ({name of a loss: its mean}, images per second)."""
-    model = state.online.train()
-    device = next(model.parameters()).device
-    totals, seen, started = 0, 0, time.perf_counter()
-    batches = training_batches(
-        dataset, epoch_order(dataset, epoch, args.seed), args.batch_size, device
-    )
-    title, silent = f"epoch {epoch + 1}/{args.epochs}", not distributed.is_first()
-    clustered = (
-        bool(state.mixture.fitted) and args.cluster_loss_weight > 0
-    )  # asked once: a GPU has to be waited for
+def train_one_epoch(
+    state: TrainingState, dataset: DistortedImageDataset, epoch: int, config: dict[str, Any]
+) -> tuple[dict[str, float], float]:
+    """Pass once over the dataset in a random order.
+
+    Returns {name of a loss: its mean} and the rate in images per second.
+    """
+    state.parallel_model.train()
+    device = next(state.model.parameters()).device
+    order = epoch_order(dataset, epoch, config["seed"])
+    batches = training_batches(dataset, order, config["batch_size"], device)
+    # Asked once an epoch, because a GPU has to be waited for.
+    use_cluster_loss = bool(state.mixture.fitted) and config["cluster_loss_weight"] > 0
+    started = time.perf_counter()
+    loss_sums: torch.Tensor | int = 0
+    seen = 0
+    losses: dict[str, torch.Tensor] = {}
     with tqdm(
-        total=len(dataset), desc=title, unit="image", leave=False, mininterval=0.5, disable=silent
+        total=len(dataset),
+        desc=f"epoch {epoch + 1}/{config['epochs']}",
+        unit="image",
+        leave=False,
+        mininterval=0.5,
+        disable=not distributed.is_main_process(),
     ) as bar:
-        for step, (images, indices) in enumerate(batches, 1):
-            losses = losses_of(state, images, indices, dataset.labels, clustered, args)
+        for step, (images, indices) in enumerate(batches, start=1):
+            losses = compute_losses(
+                state, images, indices, dataset.labels, use_cluster_loss, config
+            )
             state.optimizer.zero_grad()
-            (distributed.weight(len(images), device) * losses["loss"]).backward()
-            distributed.total_gradients(model)
+            scale = distributed.batch_share(len(images), device) * distributed.get_world_size()
+            (scale * losses["loss"]).backward()
             state.optimizer.step()
-            state.schedule.step()
-            state.averaged.update_parameters(model)
-            totals = totals + len(images) * torch.stack([*losses.values()]).detach()
-            if step % CHECK_INTERVAL == 0:
-                refuse_not_finite([totals], args.lr)
+            state.scheduler.step()
+            state.ema.update_parameters(state.model)
+            loss_sums = loss_sums + len(images) * torch.stack([*losses.values()]).detach()
+            if step % FINITE_CHECK_INTERVAL == 0:
+                check_finite([loss_sums], config["lr"])
             seen += len(images)
-            bar.update(len(images) * distributed.count())
-    totals, seen = (
-        distributed.total(totals),
-        distributed.total(torch.tensor(seen, device=device)).item(),
-    )
-    refuse_not_finite([totals, *model.state_dict().values()], args.lr)
-    return dict(zip(losses, (totals / seen).tolist())), seen / (time.perf_counter() - started)
+            bar.update(len(images) * distributed.get_world_size())
+    loss_sums = distributed.all_reduce_sum(loss_sums)
+    total = distributed.all_reduce_sum(torch.tensor(seen, device=device)).item()
+    check_finite([loss_sums, *state.model.state_dict().values()], config["lr"])
+    means = dict(zip(losses, (loss_sums / total).tolist()))
+    return means, total / (time.perf_counter() - started)
 
 
-def losses_of(state, images, indices, labels, clustered, args):
-    """{"loss": the sum that is trained on, and each of its terms} for a batch."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=args.amp):
-        output = state.online(images)
-    qualities, types = (
-        labels.quality[indices].to(images.device),
-        labels.type[indices].to(images.device),
-    )
-    terms = {"quality_loss": quality_loss(output.quality, qualities)}
+def compute_losses(
+    state: TrainingState,
+    images: torch.Tensor,
+    indices: torch.Tensor,
+    labels: Labels,
+    use_cluster_loss: bool,
+    config: dict[str, Any],
+) -> dict[str, torch.Tensor]:
+    """Return "loss", the sum that is trained on, and each of its terms for a batch."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config["amp"]):
+        output = state.parallel_model(images)
+    recipe = config["recipe"]
+    quality = labels.quality[indices].to(images.device)
+    terms = {"quality_loss": QUALITY_LOSSES[recipe["quality_loss"]](output.quality, quality)}
     loss = terms["quality_loss"]
-    if clustered:
+    if use_cluster_loss:
+        cluster_loss = CLUSTER_LOSSES[recipe["cluster_loss"]]
         terms["cluster_loss"] = cluster_loss(state.mixture, output.embedding)
-        loss = loss + args.cluster_loss_weight * terms["cluster_loss"]
+        loss = loss + config["cluster_loss_weight"] * terms["cluster_loss"]
     if output.type_logits is not None:
+        types = labels.main_type[indices].to(images.device)
         terms["type_loss"] = type_loss(output.type_logits, types)
-        loss = loss + args.type_loss_weight * terms["type_loss"]
+        loss = loss + config["type_loss_weight"] * terms["type_loss"]
     return {"loss": loss, **terms}
 
 
-def refuse_not_finite(tensors, lr):
-    """Raise UserError where a loss, a weight or a statistic is no number any more. All tensors on one device, which is
-    waited for once."""
-    if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
+def check_finite(tensors: Iterable[torch.Tensor], lr: float) -> None:
+    """Raise UserError where a loss, a weight or a statistic is not finite.
+
+    The tensors are on one device, which is waited for once.
+    """
+    are_finite = torch.stack([tensor.isfinite().all() for tensor in tensors])
+    if not are_finite.all():
         raise UserError(
             f"the loss is not finite, or the weights are not; start again with an --lr below {lr}"
         )
 
 
 @contextmanager
-def explained(when, args):
-    """What stops a run in here, as a line that tells when it was and what to change."""
+def error_context(moment: str, config: dict[str, Any]) -> Iterator[None]:
+    """Turn what stops a run in here into a line that says when it was and what to change."""
     try:
         yield
     except torch.OutOfMemoryError as problem:
         raise UserError(
-            f"{when}: not enough GPU memory; start again with a --batch_size below {args.batch_size} or an "
-            f"--image_size below {args.image_size}, or --resume on another --device"
+            f"{moment}: not enough GPU memory; start again with a --batch_size below "
+            f"{config['batch_size']} or an --image_size below {config['image_size']}, or --resume "
+            "on another --device"
         ) from problem
     except UserError as problem:
-        raise UserError(f"{when}: {problem}") from problem
+        raise UserError(f"{moment}: {problem}") from problem
 
 
-def epoch_order(dataset, epoch, seed):
-    """A random order of this epoch's images, (N,) int64."""
-    return permutation(len(dataset), seed, PARTS.index("train"), epoch, FIXED)
+def epoch_order(dataset: DistortedImageDataset, epoch: int, seed: int) -> torch.Tensor:
+    """Return a random order of this epoch's images, (N,) int64."""
+    return permutation(len(dataset), seed, SPLITS.index("train"), epoch, FIXED)
 
 
-def training_batches(dataset, order, batch_size, device):
-    """This process's share of the dataset's batches, but for a last one that is too small to be shared out, or of a
-    single image, from which batch norm cannot learn."""
-    left = len(order) % batch_size
-    order = order[: len(order) - left] if left < max(2, distributed.count()) else order
-    return dataset.batches(distributed.share(order), batch_size // distributed.count(), device)
+def training_batches(
+    dataset: DistortedImageDataset, order: torch.Tensor, batch_size: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield this process's shard of the dataset's batches: images and their indices.
+
+    A last batch is left out if it has fewer images than processes, or a single one, from which batch
+    norm cannot learn.
+    """
+    world_size = distributed.get_world_size()
+    left_over = len(order) % batch_size
+    if left_over < max(2, world_size):
+        order = order[: len(order) - left_over]
+    return dataset.batches(distributed.shard(order), batch_size // world_size, device)
 
 
-def settle_batch_norm(model, dataset, epoch, args, count=BATCH_NORM_IMAGES):
-    """Measure batch-norm statistics of a model of averaged weights on so many images of the epoch, a batch at least: the
-    statistics of the trained weights do not fit it."""
+def update_bn_statistics(
+    model: QualityNet,
+    dataset: DistortedImageDataset,
+    epoch: int,
+    config: dict[str, Any],
+    image_count: int = BN_IMAGES,
+) -> None:
+    """Measure the batch-norm statistics of averaged weights on images of the epoch, a batch at least.
+
+    The statistics of the trained weights do not fit them.
+    """
     device = next(model.parameters()).device
-    order = epoch_order(dataset, epoch, args.seed)[: max(count, args.batch_size)]
-    with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
-        update_bn(
-            (images for images, _ in training_batches(dataset, order, args.batch_size, device)),
-            model,
-        )
-    refuse_not_finite(model.state_dict().values(), args.lr)
+    batch_size = config["batch_size"]
+    order = epoch_order(dataset, epoch, config["seed"])[: max(image_count, batch_size)]
+    batches = training_batches(dataset, order, batch_size, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config["amp"]):
+        update_bn((images for images, _ in batches), model)
+    check_finite(model.state_dict().values(), config["lr"])
 
 
-def predict(model, dataset, order=None):
-    """(qualities (N,), embeddings (N, D)), numpy, of the dataset's images in this order, or in their own. Processes
-    share the work and all get the whole."""
-    order = torch.arange(len(dataset)) if order is None else order
-    device, pixels = next(model.parameters()).device, math.prod(dataset.references.images.shape[2:])
-    batches = dataset.batches(
-        order[distributed.part(len(order))], min(256, max(1, PIXELS_AT_ONCE // pixels)), device
-    )
-    answers = zip(*(forward(model, images) for images, _ in batches))
-    qualities, embeddings = (
-        distributed.gathered(torch.cat(values), len(order)) for values in answers
-    )
-    return qualities.double().cpu().numpy(), embeddings.cpu().numpy()
+def predict(
+    model: QualityNet, dataset: DistortedImageDataset, order: torch.Tensor | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return qualities (N,) and embeddings (N, D) of the dataset's images, in this order or its own.
+
+    Processes share the work, and all of them get the whole.
+    """
+    if order is None:
+        order = torch.arange(len(dataset))
+    device = next(model.parameters()).device
+    pixels = math.prod(dataset.references.images.shape[1:3])
+    batch_size = min(256, max(1, BATCH_PIXELS // pixels))
+    own_part = order[distributed.shard_indices(len(order))]
+    qualities = []
+    embeddings = []
+    for images, _ in dataset.batches(own_part, batch_size, device):
+        output = forward(model, images)
+        qualities.append(output.quality)
+        embeddings.append(output.embedding)
+    all_qualities = distributed.all_gather(torch.cat(qualities), len(order))
+    all_embeddings = distributed.all_gather(torch.cat(embeddings), len(order))
+    return all_qualities.double().cpu().numpy(), all_embeddings.cpu().numpy()
 
 
-def refit(mixture, model, dataset, args):
-    """Fit the mixture to embeddings of the dataset's images, --gmm_samples of them at most."""
-    chosen = permutation(len(dataset), args.seed, PARTS.index("train"), FIXED)[: args.gmm_samples]
-    embeddings = predict(model, dataset, chosen.sort().values)[1]
-    with distributed.first_before_others():
-        if distributed.is_first():
-            mixture.refit(embeddings, args.seed)
-    distributed.copy_from_first(mixture)
+def refit(
+    mixture: Mixture, model: QualityNet, dataset: DistortedImageDataset, config: dict[str, Any]
+) -> None:
+    """Fit the mixture to embeddings of the dataset's images, of --gmm_samples of them at most."""
+    order = permutation(len(dataset), config["seed"], SPLITS.index("train"), FIXED)
+    chosen = order[: config["gmm_samples"]].sort().values
+    _, embeddings = predict(model, dataset, chosen)
+    with distributed.main_process_first():
+        if distributed.is_main_process():
+            mixture.refit(embeddings, config["seed"])
+    distributed.broadcast_state(mixture)
 
 
-def evaluate(model, mixture, dataset):
-    """Validation scores: correlations, and the clusters where a mixture has been fitted."""
+def validate(
+    model: QualityNet, mixture: Mixture, dataset: DistortedImageDataset
+) -> dict[str, float]:
+    """Return validation scores: correlations, and measures of the clusters once there are any."""
     qualities, embeddings = predict(model, dataset)
     true = dataset.labels.quality.double().numpy()
-    scores = {"srcc": srcc(true, qualities), "plcc": plcc(true, qualities)}
-    if mixture.fitted:
-        measures = cluster_measures(
-            mixture.assign(embeddings), dataset.labels.type.numpy(), len(mixture.weights)
-        )
-        scores |= {"clusters": len(mixture.weights)} if mixture.auto else {}
-        scores |= {"active_clusters": measures["active"], "nmi": measures["nmi"]}
-        if not mixture.kept.isnan():
-            scores["kept"] = mixture.kept.item()
+    scores: dict[str, float] = {"srcc": srcc(true, qualities), "plcc": plcc(true, qualities)}
+    if not mixture.fitted:
+        return scores
+    n_clusters = len(mixture.weights)
+    clusters = mixture.assign(embeddings)
+    measures = cluster_measures(clusters, dataset.labels.main_type.numpy(), n_clusters)
+    if mixture.auto:
+        scores["clusters"] = n_clusters
+    scores["active_clusters"] = measures["active"]
+    scores["nmi"] = measures["nmi"]
+    if not mixture.label_stability.isnan():
+        scores["kept"] = mixture.label_stability.item()
     return scores
 
 
-def make_deterministic(seed):
+def seed_everything(seed: int) -> None:
+    """Seed torch, and make its operations deterministic."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
-
-
-def resolve_amp(args, device):
-    """bfloat16 where it was asked for, or by default where it is native; on a CPU, only where it is sound."""
-    sound = device.type == "cuda" or args.image_size > SINGLE_PIXEL[args.stem]
-    if args.amp and not sound:
-        raise UserError(
-            f"--amp: bfloat16 gradients are not sound on a CPU at --image_size {args.image_size}; leave it out"
-        )
-    return bool(has_bfloat16(device) and sound) if args.amp is None else args.amp

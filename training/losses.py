@@ -1,52 +1,79 @@
 """The terms of the training loss:
 
 loss = quality_loss + cluster_loss_weight × cluster_loss + type_loss_weight × type_loss
+
+A variant is a function of the same arguments, added to QUALITY_LOSSES or CLUSTER_LOSSES.
 """
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 
-from utils import distributed
+from models.mixture import Mixture
+from utils.distributed import all_reduce_sum
 
-PULL = 0.1
+CLUSTER_STRENGTH = 0.1  # keeps the pull to clusters gentler than what the labels teach
 SHARPNESS = 4  # the power of the posteriors that are assigned
-ROUNDS = 5  # of balancing
-DAMPING = 16  # images in the fit's shares that are counted with each batch, so that a small one is hardly moved
+BALANCING_ROUNDS = 5
+PSEUDO_COUNT = 16  # smooths a batch's cluster shares, as if 16 more images had the fit's shares
 
 
-def quality_loss(predicted, quality):
-    """Huber's loss on the 0–1 scale: mean over images of h((predicted − quality) / 100), where h(r) is r² / 0.2 for
-    |r| < 0.1 and |r| − 0.05 beyond. Both (B,) in 0–100."""
+def quality_loss(predicted: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+    """Compute Huber's loss on the 0–1 scale, for predicted and true quality (B,) in 0–100.
+
+    It is the mean over images of h((predicted − quality) / 100), where h(r) is r² / 0.2 for |r| < 0.1
+    and |r| − 0.05 beyond.
+    """
     return F.smooth_l1_loss(predicted / 100, quality / 100, beta=0.1)
 
 
-def cluster_loss(mixture, embeddings):
-    """Mean over images of −0.1 Σₖ qₖ log p(k | embedding), where the assignment q = balanced(p) carries no gradient. It
-    pulls an embedding (B, D) towards the components it is assigned to and away from the others.
+def cluster_loss(mixture: Mixture, embeddings: torch.Tensor) -> torch.Tensor:
+    """Pull embeddings (B, D) towards the components they are assigned to and away from the others.
 
-    The posteriors p are those of the mixture's log-densities divided by D: undivided, D dimensions make them 0 or 1, and
-    the pull on the few in between has no bound. The factor 0.1 keeps the pull gentler than what the labels teach.
+    It is the mean over images of −0.1 Σₖ qₖ log p(k | embedding), where the assignment
+    q = balanced_assignment(p) carries no gradient. The posteriors p are those of the mixture's
+    log-densities divided by D. Undivided, D dimensions make them 0 or 1, and the pull on the few in
+    between has no bound.
     """
-    log_posteriors = (mixture.log_joint(embeddings) / embeddings.shape[1]).log_softmax(1)
-    assignment = balanced(log_posteriors.detach(), mixture.weights)
-    return -PULL * (assignment * log_posteriors).sum(1).mean().to(embeddings.dtype)
+    log_posteriors = tempered_log_posteriors(mixture, embeddings)
+    assignment = balanced_assignment(log_posteriors.detach(), mixture.weights)
+    return CLUSTER_STRENGTH * cross_entropy(assignment, log_posteriors).to(embeddings.dtype)
 
 
-def balanced(log_posteriors, shares):
-    """(B, K) assignments q of a batch, pushed towards the shares s (K,) that the fit gave to components: from q ∝ p⁴
-    on, five times q ← q s / (Σ_batch q + 16 s), each row divided by its sum. This is Sinkhorn's scaling (Cuturi, "Sinkhorn
-    distances", NeurIPS 2013), as used with equal shares by Caron et al. ("Unsupervised learning of visual features by
-    contrasting cluster assignments", NeurIPS 2020), but damped and stopped early.
+def tempered_log_posteriors(mixture: Mixture, embeddings: torch.Tensor) -> torch.Tensor:
+    """Return (B, K) log-posteriors of the mixture's log-densities divided by the dimensions."""
+    return (mixture.log_joint(embeddings) / embeddings.shape[1]).log_softmax(1)
 
-    Assigned to the most probable component, images between two can go to the same one batch after batch: with many
-    steps between refits, small components ran empty.
+
+def cross_entropy(assignment: torch.Tensor, log_posteriors: torch.Tensor) -> torch.Tensor:
+    """Return the mean over images of −Σₖ qₖ log pₖ, for assignments q and posteriors p (B, K)."""
+    return -(assignment * log_posteriors).sum(1).mean()
+
+
+def balanced_assignment(log_posteriors: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Assign a batch to components (B, K), pushed towards the shares (K,) that the fit gave them.
+
+    It starts from q ∝ p⁴ and does five times q ← q s / (Σ_batch q + 16 s), each row divided by its sum.
+    This is Sinkhorn's scaling (Cuturi, "Sinkhorn distances", NeurIPS 2013), as used with equal shares
+    by Caron et al. ("Unsupervised learning of visual features by contrasting cluster assignments",
+    NeurIPS 2020), but damped and stopped early.
+
+    Assigned to the most probable component, images between two can go to the same one batch after
+    batch: with many steps between refits, small components ran empty.
     """
     assignment = (SHARPNESS * log_posteriors).softmax(1)
-    for _ in range(ROUNDS):
-        assignment = assignment * shares / (distributed.total(assignment.sum(0)) + DAMPING * shares)
+    for _ in range(BALANCING_ROUNDS):
+        batch_shares = all_reduce_sum(assignment.sum(0)) + PSEUDO_COUNT * shares
+        assignment = assignment * shares / batch_shares
         assignment = assignment / assignment.sum(1, keepdim=True)
     return assignment
 
 
-def type_loss(type_logits, types):
-    """Cross-entropy of the distortion type, pristine a type of its own. type_logits (B, T), types (B,) int64."""
+def type_loss(type_logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    """Compute the cross-entropy of the type, pristine a type of its own: (B, T) and (B,) int64."""
     return F.cross_entropy(type_logits, types)
+
+
+QUALITY_LOSSES: dict[str, Callable] = {"huber": quality_loss}
+CLUSTER_LOSSES: dict[str, Callable] = {"balanced": cluster_loss}
