@@ -8,46 +8,52 @@ Without --experiment it shows the run that was tested last.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from evaluation.report import METRICS, table
+from evaluation.report import table
+from evaluation.results import REQUIRED_METRICS
 from utils.cli import HelpFormatter, run_script
 from utils.files import read_json
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
-        "--experiment", help="the run's folder (default: the newest tested run under experiments/)"
+        "--experiment",
+        help="the run's folder (default: the newest tested run under experiments/)",
     )
     return parser.parse_args(argv)
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
+    """Show the run, or say which command tests one."""
     folder = Path(args.experiment) if args.experiment else newest_tested_run()
     path = folder / "visualizations" / "metrics.json" if folder else None
     if path is None or not path.is_file():
         name = args.experiment or "experiments/<name>"
         print(f"nothing tested yet; run: python test_with_viz.py --experiment {name}")
         return
-    metrics = read_json(
-        path, f"test the run again: python test_with_viz.py --experiment {folder}", METRICS
-    )
+    way_out = f"test the run again: python test_with_viz.py --experiment {folder}"
+    metrics = read_json(path, way_out, REQUIRED_METRICS)
     images = [path.with_name(name) for name in metrics["figures"]]
-    if in_notebook():
+    if is_notebook():
         show_inline(metrics, images)
     else:
         print("\n".join([*table(metrics), "", *map(str, images)]))
 
 
-def newest_tested_run():
-    tested = sorted(
-        Path("experiments").glob("*/visualizations/metrics.json"),
-        key=lambda path: path.stat().st_mtime,
-    )
-    return tested[-1].parent.parent if tested else None
+def newest_tested_run() -> Path | None:
+    """Return the folder of the run that was tested last, if there is one."""
+    tested = list(Path("experiments").glob("*/visualizations/metrics.json"))
+    if not tested:
+        return None
+    newest = max(tested, key=lambda path: path.stat().st_mtime)
+    return newest.parent.parent
 
 
-def in_notebook():
+def is_notebook() -> bool:
+    """Tell whether this runs in a notebook, which can show figures."""
     try:
         from IPython import get_ipython
     except ImportError:
@@ -55,7 +61,8 @@ def in_notebook():
     return hasattr(get_ipython(), "kernel")
 
 
-def show_inline(metrics, images):
+def show_inline(metrics: dict[str, Any], images: list[Path]) -> None:
+    """Show the table and the figures in the cell's output."""
     from IPython.display import Image, display
 
     print("\n".join(table(metrics)))

@@ -1,12 +1,14 @@
-"""Several tested runs, such as seeds, as one table of mean ± standard deviation, ready for a paper or a README.
+"""Several tested runs, such as seeds, as one table of mean ± standard deviation, ready for a paper.
 
 python summarize_runs.py experiments/full_seed0 experiments/full_seed1 experiments/full_seed2
 """
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
-from evaluation.report import TITLES, spread
-from training.checkpointing import changes_at_refits, read_metrics
+from evaluation.report import IN_POINTS, spread
+from evaluation.results import METRIC_TITLES, changes_at_refits, read_metrics
 from utils.cli import HelpFormatter, run_script
 from utils.errors import UserError
 
@@ -19,7 +21,8 @@ CLUSTER_TITLES = {
 }
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "experiments", nargs="+", help="folders of runs that were tested on the same images"
@@ -27,34 +30,52 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
+    """Print the tables in Markdown."""
     runs = [read_metrics(folder) for folder in args.experiments]
     if len({run["digest"] for run in runs}) > 1:
         raise UserError(
             "these runs were tested on different images: their numbers cannot be averaged"
         )
-    print(f"{len(runs)} runs, {runs[0]['images']} images of {runs[0]['test_references']} held-out references, "
-          f"{runs[0]['references']}\n")  # fmt: skip
-    print("| | all images | without pristine |\n|---|---|---|")
-    for name, title in TITLES.items():
-        digits = 1 if name in ("rmse", "mae") else 3
-        cells = (
-            spread([run[name] for run in part], digits)
-            for part in (runs, [run["without_pristine"] for run in runs])
-        )
-        print(f"| {title} | {' | '.join(cells)} |")
-    print("\n| SRCC inside | |\n|---|---|")
-    for name in runs[0]["by_type"]:
-        print(f"| `{name}` | {spread([run['by_type'][name]['srcc'] for run in runs])} |")
-    print("\n| clusters | |\n|---|---|")
-    for name, title in CLUSTER_TITLES.items():
-        digits = 1 if name in ("active", "effective") else 3
-        print(f"| {title} | {spread([run['clusters'][name] for run in runs], digits)} |")
-    changes = [
-        change for folder in args.experiments for change in changes_at_refits(folder).values()
-    ]
+    first = runs[0]
+    print(
+        f"{len(runs)} runs, {first['images']} images of {first['test_references']} held-out "
+        f"references, {first['references']}"
+    )
+    print("\n".join(["", *quality_lines(runs), "", *type_lines(runs), "", *cluster_lines(runs)]))
+    changes: list[float] = []
+    for folder in args.experiments:
+        changes.extend(changes_at_refits(folder).values())
     if changes:
         print(f"| worst change of validation SRCC over a refit epoch | {min(changes):+.3f} |")
+
+
+def quality_lines(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a table of quality measures, with and without pristine images."""
+    lines = ["| | all images | without pristine |", "|---|---|---|"]
+    for name, title in METRIC_TITLES.items():
+        digits = 1 if name in IN_POINTS else 3
+        everything = spread([run[name] for run in runs], digits)
+        distorted = spread([run["without_pristine"][name] for run in runs], digits)
+        lines.append(f"| {title} | {everything} | {distorted} |")
+    return lines
+
+
+def type_lines(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a table of SRCC inside each type."""
+    lines = ["| SRCC inside | |", "|---|---|"]
+    for name in runs[0]["by_type"]:
+        lines.append(f"| `{name}` | {spread([run['by_type'][name]['srcc'] for run in runs])} |")
+    return lines
+
+
+def cluster_lines(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a table of cluster measures."""
+    lines = ["| clusters | |", "|---|---|"]
+    for name, title in CLUSTER_TITLES.items():
+        digits = 1 if name in ("active", "effective") else 3
+        lines.append(f"| {title} | {spread([run['clusters'][name] for run in runs], digits)} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,85 +1,111 @@
 """A tested run's numbers as lines of text, from what metrics.json holds."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-TITLES = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_logistic": "PLCC, logistic",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-    "mae": "MAE",
-}
-# What every version's metrics.json has to have to be shown.
-METRICS = ("run", "checkpoint", "epoch", "trained_on", "references", "test_references", "photographs", "digest",
-           "images", *TITLES, "without_pristine", "by_type", "clusters", "figures")  # fmt: skip
+from evaluation.results import METRIC_TITLES
+
+IN_POINTS = ("rmse", "mae")  # measures in points of quality, shown with one digit
+AGREEMENT_TITLES = {"nmi": "NMI", "ari": "ARI", "purity": "purity"}
 
 
-def table(metrics):
-    """Lines: the measures with their 95 % intervals, with and without pristine images; each type; each cluster."""
-    lines = [
-        f"{metrics['run']} ({metrics['checkpoint']}.pt, epoch {metrics['epoch']}), trained on {metrics['trained_on']}",
-        f"{metrics['images']} images of {metrics['test_references']} held-out references, {metrics['references']}",
-        f"in brackets: 95 % bootstrap intervals over {_groups(metrics)}",
+def table(metrics: dict[str, Any]) -> list[str]:
+    """Return lines: the measures with intervals, each type, each cluster, and unknown images."""
+    return [
+        *_heading(metrics),
         "",
-        f"{'':22}{'all images':28}without pristine",
+        *_measure_lines(metrics),
+        "",
+        *_type_lines(metrics["by_type"]),
+        "",
+        *_cluster_lines(metrics["clusters"]),
+        "",
+        _unknown_line(metrics.get("unknown")),
     ]
-    for name, title in TITLES.items():
-        cells = [_with_interval(row, name) for row in (metrics, metrics["without_pristine"])]
-        lines.append(f"{title:22}{cells[0]:28}{cells[1]}")
-    lines += ["", f"{'type':22}{'SRCC':>7}{'RMSE':>8}{'images':>9}"]
-    for name, row in metrics["by_type"].items():
-        lines.append(
-            f"{name:22}{_number(row['srcc']):>7}{_number(row['rmse'], 1):>8}{row['images']:>9}"
-        )
-    clusters = metrics["clusters"]
-    active, effective = (
-        f"{clusters['active']} of {len(clusters['names'])}",
-        f"{clusters['effective']:.1f}",
+
+
+def _heading(metrics):
+    run = f"{metrics['run']} ({metrics['checkpoint']}.pt, epoch {metrics['epoch']})"
+    references = f"{metrics['test_references']} held-out references, {metrics['references']}"
+    return [
+        f"{run}, trained on {metrics['trained_on']}",
+        f"{metrics['images']} images of {references}",
+        f"in brackets: 95 % bootstrap intervals over {_resampled(metrics)}",
+    ]
+
+
+def _resampled(metrics):
+    """Name what the bootstrap resampled: references, or the photographs that they are crops of."""
+    photographs = metrics["photographs"]
+    if photographs == metrics["test_references"]:
+        return "references"
+    return f"the {photographs} photographs that they are crops of"
+
+
+def _measure_lines(metrics):
+    lines = [f"{'':22}{'all images':28}without pristine"]
+    for name, title in METRIC_TITLES.items():
+        everything = _with_interval(metrics, name)
+        distorted = _with_interval(metrics["without_pristine"], name)
+        lines.append(f"{title:22}{everything:28}{distorted}")
+    return lines
+
+
+def _type_lines(by_type):
+    lines = [f"{'type':22}{'SRCC':>7}{'RMSE':>8}{'images':>9}"]
+    for name, row in by_type.items():
+        measures = f"{_number(row['srcc']):>7}{_number(row['rmse'], 1):>8}"
+        lines.append(f"{name:22}{measures}{row['images']:>9}")
+    return lines
+
+
+def _cluster_lines(clusters):
+    names = clusters["names"]
+    counts = (
+        f"{clusters['active']} of {len(names)} clusters active, "
+        f"effective number {clusters['effective']:.1f}"
     )
-    counts = f"{active} clusters active, effective number {effective}"
     agreement = "  ".join(
-        f"{title} {_number(clusters[name])}"
-        for name, title in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity"))
+        f"{title} {_number(clusters[name])}" for name, title in AGREEMENT_TITLES.items()
     )
-    lines += ["", f"{counts};  with the true types: {agreement}"]
-    lines += [f"  cluster {k}: {name}" for k, name in enumerate(clusters["names"])]
-    return lines + ["", _unknown(metrics.get("unknown"))]
+    lines = [f"{counts};  with the true types: {agreement}"]
+    for k, name in enumerate(names):
+        lines.append(f"  cluster {k}: {name}")
+    return lines
 
 
-def _unknown(unknown):
+def _unknown_line(unknown):
     if unknown is None:
         return "tested before unknown distortions were flagged: test it again"
-    if unknown["log_likelihood_below"] is None or math.isnan(unknown["log_likelihood_below"]):
+    threshold = unknown["log_likelihood_below"]
+    if threshold is None or math.isnan(threshold):
         return "unknown distortions are not flagged: the run has not been trained to its end"
-    threshold, flagged = unknown["log_likelihood_below"], 100 * unknown["flagged"]
-    return f"flagged as an unknown distortion, log-likelihood below {threshold:.1f}: {flagged:.1f} % of these images"
-
-
-def _groups(metrics):
-    """What the bootstrap resampled: references, or the photographs that they are crops of."""
-    photographs, references = metrics["photographs"], metrics["test_references"]
+    flagged = 100 * unknown["flagged"]
     return (
-        "references"
-        if photographs == references
-        else f"the {photographs} photographs that they are crops of"
+        f"flagged as an unknown distortion, log-likelihood below {threshold:.1f}: "
+        f"{flagged:.1f} % of these images"
     )
 
 
-def _with_interval(row, name):
-    digits = 1 if name in ("rmse", "mae") else 3
-    low, high = row[f"{name}_interval"]
-    return f"{_number(row[name], digits)} [{_number(low, digits)}, {_number(high, digits)}]"
+def _with_interval(measures, name):
+    digits = 1 if name in IN_POINTS else 3
+    low, high = measures[f"{name}_interval"]
+    interval = f"[{_number(low, digits)}, {_number(high, digits)}]"
+    return f"{_number(measures[name], digits)} {interval}"
 
 
 def _number(value, digits=3):
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
+    is_missing = value is None or math.isnan(value)
+    return "–" if is_missing else f"{value:.{digits}f}"
 
 
-def spread(values, digits=3):
-    """'mean ± sample standard deviation'; of one value, the value."""
-    values = np.array([np.nan if value is None else value for value in values], float)
-    deviation = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{deviation}"
+def spread(values: Sequence[float | None], digits: int = 3) -> str:
+    """Return 'mean ± sample standard deviation'; of one value, the value."""
+    numbers = np.array([np.nan if value is None else value for value in values], float)
+    mean = f"{numbers.mean():.{digits}f}"
+    if len(numbers) == 1:
+        return mean
+    return f"{mean} ± {numbers.std(ddof=1):.{digits}f}"
