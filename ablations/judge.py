@@ -14,7 +14,7 @@ from evaluation.metrics import ACTIVE_SHARE, cluster_measures, srcc
 from models import load_run
 from training.checkpointing import read_metrics
 from utils.errors import UserError
-from utils.files import read_json, read_lines, with_nan, write_json
+from utils.files import null_to_nan, read_json, read_lines, write_json
 
 ROUNDS = 300  # of the bootstrap
 
@@ -166,7 +166,7 @@ def judge_unknown(folder):
     path = figures / "unknown.json"
     names = [name for name in DISTORTIONS if name not in tested["by_type"]]
     if path.is_file() and path.stat().st_mtime > (figures / "metrics.json").stat().st_mtime:
-        found = with_nan(read_json(path, "delete it, and it is made again"))
+        found = null_to_nan(read_json(path, "delete it, and it is made again"))
         if list(found) == names:
             return found
     run = load_run(folder, tested["checkpoint"])

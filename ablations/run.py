@@ -42,7 +42,7 @@ from models.mixture import Mixture
 from references.sources import resolve_source
 from tests.preloaded import preloaded
 from training.checkpointing import read_log, read_metrics
-from utils.cli import MAX_SEED, HelpFormatter, run_script, whole
+from utils.cli import MAX_SEED, HelpFormatter, int_in_range, run_script
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -68,36 +68,36 @@ def parse_args(argv=None):
     add(
         "--seeds",
         nargs="+",
-        type=whole(0, MAX_SEED),
+        type=int_in_range(0, MAX_SEED),
         default=[0, 1, 2],
         help="each arm is trained with each of them",
     )
     add(
         "--epochs",
-        type=whole(1),
+        type=int_in_range(1),
         default=50,
         help="of every arm; the refit interval shrinks in proportion",
     )
     add("--references", default="auto", help="as for train_with_distortions.py")
     add("--data_root", default="data", help="as for train_with_distortions.py")
-    add("--image_size", type=whole(8), default=32, help="as for train_with_distortions.py")
+    add("--image_size", type=int_in_range(8), default=32, help="as for train_with_distortions.py")
     add(
         "--flags",
         default="",
         help='further flags of train_with_distortions.py for every arm: --flags="--no-amp"',
     )
-    add("--test_samples", type=whole(2), default=1017, help="held-out references, at most")
+    add("--test_samples", type=int_in_range(2), default=1017, help="held-out references, at most")
     add(
         "--against",
         default="both",
         help="the arm that the others are compared with, if it is among them",
     )
-    add("--classical", type=whole(0), default=0, metavar="IMAGES",
+    add("--classical", type=int_in_range(0), default=0, metavar="IMAGES",
         help="add rows for BRISQUE's features with a regressor trained on so many redrawn images, and for a distance "
         "from pristine images")  # fmt: skip
     add(
         "--jobs",
-        type=whole(1),
+        type=int_in_range(1),
         default=1,
         help="runs at the same time, which share the processor's cores",
     )

@@ -1,10 +1,10 @@
 """The network's work alone, against which the training loop is held."""
 
 import torch
-from training.muon import Muon
 
 from models.inference import PIXELS_AT_ONCE, forward
 from training import loop
+from training.muon import Muon
 
 
 class BareSteps:

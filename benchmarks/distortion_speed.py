@@ -31,7 +31,7 @@ from distorted_dataset import PIXELS_AT_ONCE
 from distortions.standard import DISTORTION_TYPES, MAX_LEVEL, MIN_LEVEL, distort
 from distortions.uint8_ops import from_interleaved, interleaved
 from references.sources import load_photo
-from utils.cli import HelpFormatter, run_script, whole
+from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.files import write_json
 from utils.rng import make_key
 
@@ -43,7 +43,13 @@ STREAM = "stream of all types"
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--threads", nargs="+", type=whole(1), default=[1, 2], help="CPU threads, one table each")
+    add(
+        "--threads",
+        nargs="+",
+        type=int_in_range(1),
+        default=[1, 2],
+        help="CPU threads, one table each",
+    )
     add(
         "--devices",
         nargs="+",
@@ -51,10 +57,10 @@ def parse_args(argv=None):
         choices=devices(),
         help="where ours and kornia run",
     )
-    add("--rounds", type=whole(1), default=15, help="a time is the median of so many")
+    add("--rounds", type=int_in_range(1), default=15, help="a time is the median of so many")
     add(
         "--pixels",
-        type=whole(64),
+        type=int_in_range(64),
         default=PIXELS_AT_ONCE,
         help="of a batch, on a CPU; 16 times as many on a GPU",
     )

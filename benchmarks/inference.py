@@ -15,7 +15,7 @@ from benchmarks.timing import medians, tell
 from models import load_run
 from models.inference import PIXELS_AT_ONCE, forward, tile_corners
 from references.sources import PHOTOS, load_photo
-from utils.cli import HelpFormatter, run_script, whole
+from utils.cli import HelpFormatter, int_in_range, run_script
 
 PHOTOGRAPH = 320, 480  # pixels, height and width
 
@@ -23,9 +23,13 @@ PHOTOGRAPH = 320, 480  # pixels, height and width
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("experiment", help="a run's folder")
-    parser.add_argument("--images", type=whole(1), default=2000, help="of the run's own image size")
-    parser.add_argument("--photographs", type=whole(1), default=50, help="of 480×320 pixels")
-    parser.add_argument("--rounds", type=whole(1), default=5, help="of which the median is told")
+    parser.add_argument(
+        "--images", type=int_in_range(1), default=2000, help="of the run's own image size"
+    )
+    parser.add_argument("--photographs", type=int_in_range(1), default=50, help="of 480×320 pixels")
+    parser.add_argument(
+        "--rounds", type=int_in_range(1), default=5, help="of which the median is told"
+    )
     parser.add_argument("--device", default="auto", help="as for train_with_distortions.py")
     parser.add_argument("--output", default="benchmarks/results", help="folder of inference.json")
     return parser.parse_args(argv)

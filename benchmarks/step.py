@@ -17,7 +17,7 @@ from benchmarks.bare_work import BareSteps
 from benchmarks.timing import medians, tell
 from distortions.standard import DISTORTION_TYPES
 from models.quality_net import BACKBONES, QualityNet, resolve_stem
-from utils.cli import HelpFormatter, run_script, whole
+from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.device import choose_device, has_bfloat16
 
 WAYS = {
@@ -32,10 +32,10 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--backbone", choices=BACKBONES, default="resnet18", help="the network")
-    add("--image_size", type=whole(8), default=32, help="side of an image, pixels")
-    add("--batch_size", type=whole(2), default=128, help="images a step")
-    add("--steps", type=whole(1), default=5, help="in a round")
-    add("--rounds", type=whole(1), default=5, help="a time is the median of so many")
+    add("--image_size", type=int_in_range(8), default=32, help="side of an image, pixels")
+    add("--batch_size", type=int_in_range(2), default=128, help="images a step")
+    add("--steps", type=int_in_range(1), default=5, help="in a round")
+    add("--rounds", type=int_in_range(1), default=5, help="a time is the median of so many")
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,

@@ -21,7 +21,7 @@ from benchmarks.bare_work import BareEpoch
 from benchmarks.spans import Spans, flags_of, run
 from benchmarks.timing import tell
 from training import loop
-from utils.cli import HelpFormatter, run_script, whole
+from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.device import choose_device
 
 # What is timed, and the functions it is spent in; within another's time, a function's own is not counted twice.
@@ -49,7 +49,10 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--references", default="photos", help="as for train_with_distortions.py")
     add(
-        "--epochs", type=whole(2), default=21, help="of each run, the first of which is not counted"
+        "--epochs",
+        type=int_in_range(2),
+        default=21,
+        help="of each run, the first of which is not counted",
     )
     add("--device", default="auto", help="as for train_with_distortions.py")
     add(

@@ -1,8 +1,7 @@
-from pathlib import Path
-
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest

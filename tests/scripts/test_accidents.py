@@ -182,14 +182,14 @@ def test_a_damaged_log_is_put_back(runs, finished, capsys, change):
 
 @pytest.mark.parametrize("written", ("log.jsonl", "best.pt", "last.pt"))
 def test_a_full_disk_costs_one_epoch_and_leaves_no_half_file(halfway, monkeypatch, written):
-    sync = files.sync
+    sync = files.fsync
 
     def full(file):
         if Path(file.name).name.removesuffix(".tmp") == written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(file)
 
-    monkeypatch.setattr(files, "sync", full)
+    monkeypatch.setattr(files, "fsync", full)
     monkeypatch.setattr(train_with_distortions, "is_best", lambda log: True)
     assert stopped(halfway) == (f"error: experiments/halfway/{written}: No space left on device; when that is mended: "
                     "python train_with_distortions.py --experiment_name halfway --resume")  # fmt: skip

@@ -26,7 +26,7 @@ from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from references import sources
-from utils.cli import MAX_SEED, HelpFormatter, run_script, whole
+from utils.cli import MAX_SEED, HelpFormatter, int_in_range, run_script
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -36,12 +36,12 @@ SIDE = 16  # pixels of a reference; the images are 24 or more
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--files", type=whole(1), default=10_000, help="damaged files")
-    add("--seed", type=whole(0, MAX_SEED), default=0, help="of the damage")
-    add("--seconds", type=whole(1), default=20, help="limit for a file")
+    add("--files", type=int_in_range(1), default=10_000, help="damaged files")
+    add("--seed", type=int_in_range(0, MAX_SEED), default=0, help="of the damage")
+    add("--seconds", type=int_in_range(1), default=20, help="limit for a file")
     add(
         "--megabytes",
-        type=whole(1),
+        type=int_in_range(1),
         default=1500,
         help="limit for the child's memory beyond what its imports take",
     )
@@ -56,8 +56,20 @@ def main(args):
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.folder or temporary)
         write(folder, args.files, args.seed)
-        limits = f"--seconds={args.seconds}", f"--megabytes={args.megabytes}", f"--folder={folder.resolve()}"
-        command = [sys.executable, "-W", "ignore", "-m", "tests.stress.fuzz_images", "--read", *limits]
+        limits = (
+            f"--seconds={args.seconds}",
+            f"--megabytes={args.megabytes}",
+            f"--folder={folder.resolve()}",
+        )
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.stress.fuzz_images",
+            "--read",
+            *limits,
+        ]
         # libtiff writes to stderr.
         child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         *lines, last = (folder / "read.jsonl").read_text().splitlines()

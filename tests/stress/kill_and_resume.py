@@ -32,7 +32,7 @@ from tqdm import tqdm
 from tests.preloaded import preloaded
 from training.checkpointing import read_log, read_metrics
 from utils.checkpoint import load_checkpoint
-from utils.cli import HelpFormatter, run_script, whole
+from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.errors import UserError
 from utils.files import append_line, write_json
 
@@ -194,9 +194,9 @@ def without_timings(log):
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
-        "--kills", type=whole(1), default=20, help="how many runs are killed, once each"
+        "--kills", type=int_in_range(1), default=20, help="how many runs are killed, once each"
     )
-    parser.add_argument("--seed", type=whole(0), default=0, help="of the random moments")
+    parser.add_argument("--seed", type=int_in_range(0), default=0, help="of the random moments")
     parser.add_argument(
         "--output", default="benchmarks/results", help="folder of the table and the numbers"
     )

@@ -2,18 +2,18 @@ import argparse
 
 import pytest
 
-from utils.cli import real, run_script, whole, whole_or_auto
+from utils.cli import float_in_range, int_in_range, int_or_auto, run_script
 from utils.errors import UserError
 
 
 @pytest.mark.parametrize("parse, text, message", (
-    (whole(1), "0", "'0' is not a whole number of 1 or more"),
-    (whole(1), "2.5", "'2.5' is not a whole number"),
-    (whole(2, 512), "600", "'600' is not a whole number from 2 to 512"),
-    (whole_or_auto(2), "1", "'1' is not a whole number of 2 or more"),
-    (whole_or_auto(2), "automatic", "'automatic' is not a whole number"),
-    (real(0), "nan", "'nan' is not a number of 0 or more"),
-    (real(0), "much", "'much' is not a number"),
+    (int_in_range(1), "0", "'0' is not a whole number of 1 or more"),
+    (int_in_range(1), "2.5", "'2.5' is not a whole number"),
+    (int_in_range(2, 512), "600", "'600' is not a whole number from 2 to 512"),
+    (int_or_auto(2), "1", "'1' is not a whole number of 2 or more"),
+    (int_or_auto(2), "automatic", "'automatic' is not a whole number"),
+    (float_in_range(0), "nan", "'nan' is not a number of 0 or more"),
+    (float_in_range(0), "much", "'much' is not a number"),
 ))  # fmt: skip
 def test_flags_refuse_values_out_of_range(parse, text, message):
     with pytest.raises(argparse.ArgumentTypeError, match=message):
@@ -21,7 +21,7 @@ def test_flags_refuse_values_out_of_range(parse, text, message):
 
 
 def test_values_in_range_are_taken():
-    assert whole(1)("7") == 7 and real(0)("1e-3") == 1e-3
+    assert int_in_range(1)("7") == 7 and float_in_range(0)("1e-3") == 1e-3
     assert whole_or_auto(2)("auto") == "auto" and whole_or_auto(2)("2") == 2
 
 
