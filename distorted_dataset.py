@@ -1,7 +1,7 @@
-"""References × distortions → images with their quality. Run it to see every distortion at every level:
+"""References × distortions → images with their quality. Run it to see every distortion:
 
-python distorted_dataset.py
-python distorted_dataset.py --references path/to/photos --image_size 96 --distortions all --output examples.png
+python distorted_dataset.py python distorted_dataset.py --references path/to/photos --image_size
+96 --distortions all --output examples.png
 """
 
 import argparse
@@ -44,11 +44,11 @@ class DistortedImage(NamedTuple):
 class DistortedImageDataset:
     """Each reference once pristine and `distortions_per_image` times distorted: R × (V + 1) images.
 
-    Every draw is a hash of (seed, split, epoch, reference, variant). With redistort, `set_epoch` gives
-    new types and levels; without, an epoch's draws are those of every other. With flip, each image
-    starts from its reference in one of the eight orientations of a square. With cutmix, every second
-    image has a part of another reference in place of its own (after Yun et al., "CutMix", ICCV 2019):
-    no better and no worse, and harder to learn by heart.
+    Every draw is a hash of (seed, split, epoch, reference, variant). With redistort, `set_epoch`
+    gives new types and levels; without, an epoch's draws are those of every other. With flip,
+    each image starts from its reference in one of the eight orientations of a square. With
+    cutmix, every second image has a part of another reference in place of its own (after Yun et
+    al., "CutMix", ICCV 2019): no better and no worse, and harder to learn by heart.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Test a run on references that it never saw: metrics, a table, predictions and figures.
 
     python test_with_viz.py --experiment experiments/resnet18_distorted
-    python test_with_viz.py --experiment experiments/resnet18_distorted --references path/to/images --skip_tsne
+    python test_with_viz.py --experiment experiments/mine --references path/to/images --skip_tsne
 
 Everything lands in the run's visualizations/ folder.
 """

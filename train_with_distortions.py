@@ -61,7 +61,8 @@ from utils.distributed import (
 )
 from utils.images import MIN_SIDE
 
-# A margin of validation SRCC for chance, over 100 references: of two epochs this close the later is kept.
+# A margin of validation SRCC for chance, over 100 references: of two epochs this close the later
+# is kept.
 SRCC_MARGIN = 0.01
 
 
@@ -267,11 +268,11 @@ def main(
                 train.set_epoch(epoch)
                 refits = is_refit_epoch(epoch, config["refit_interval"])
                 if refits:
-                    refit(mixture, state.ema.module, train, config)
+                    refit(mixture, state.ema_model, train, config)
                     print_cluster_choice(mixture)
                 losses, images_per_second = train_one_epoch(state, train, epoch, config)
-                update_bn_statistics(state.ema.module, train, epoch, config)
-                scores = validate(state.ema.module, mixture, val)
+                update_bn_statistics(state.ema_model, train, epoch, config)
+                scores = validate(state.ema_model, mixture, val)
             line = {"epoch": epoch, "refit": refits, **losses, **scores}
             print_epoch(epoch, config["epochs"], {**losses, **scores}, images_per_second)
             run.log({**line, "images_per_second": images_per_second})
@@ -333,9 +334,9 @@ def build_networks(
     """Return the network and the mixture on the device, with fresh or ImageNet's weights."""
     is_resumed = args.resume and has_checkpoint(args.folder)
     model, mixture = build(config, pretrained=args.pretrained and not is_resumed)
-    model = convert_batch_norm(model, device)
-    # Convolutions are faster in this layout of memory.
-    model = model.to(device, memory_format=torch.channels_last)
+    convert_batch_norm(model, device)
+    model.to(device)
+    model.to(memory_format=torch.channels_last)  # convolutions are faster in this layout of memory
     return model, mixture.to(device)
 
 
@@ -359,10 +360,10 @@ def finish(
 ) -> dict[str, Any]:
     """Finish best.pt or last.pt, if it is not finished yet, and return its validation scores.
 
-    Its batch-norm statistics are measured on more images, its mixture is fitted to its own embeddings,
-    and the threshold for unknown distortions is set.
+    Its batch-norm statistics are measured on more images, its mixture is fitted to its own
+    embeddings, and the threshold for unknown distortions is set.
     """
-    model = state.ema.module
+    model = state.ema_model
     mixture = state.mixture
     checkpoint = run.load(name)
     load_states({"model": model, "mixture": mixture}, checkpoint, run.folder / f"{name}.pt")

@@ -88,10 +88,10 @@ def apply_distortion(
 ) -> tuple[Image.Image | np.ndarray, float]:
     """Distort one image.
 
-    image: a PIL image or an (H, W, 3) uint8 array, with sides of 8 pixels or more. level: in [0, 1].
-    direction: −1 or +1 for types that have two; None draws it. seed: of the random numbers.
-    Returns the image, in the kind that came, and its quality, 0–100, higher is better.
-    Raises ValueError for anything else.
+    image: a PIL image or an (H, W, 3) uint8 array, with sides of 8 pixels or more. level: in [0,
+    1]. direction: −1 or +1 for types that have two; None draws it. seed: of the random numbers.
+    Returns the image, in the kind that came, and its quality, 0–100, higher is better. Raises
+    ValueError for anything else.
     """
     if distortion_type not in DISTORTIONS:
         names = ", ".join(DISTORTIONS)

@@ -44,7 +44,8 @@ def type_colors(names: Iterable[str]) -> dict[str, str]:
     colors = dict(zip(DISTORTIONS, _TYPE_COLORS))
     for i, name in enumerate(list(DISTORTIONS)[len(_TYPE_COLORS) :]):
         hue = (0.1 + 0.618 * i) % 1
-        colors[name] = to_hex(hsv_to_rgb((hue, 0.9, 0.45)))
+        red, green, blue = hsv_to_rgb((hue, 0.9, 0.45))
+        colors[name] = to_hex((red, green, blue))
     return {name: colors.get(name, _PRISTINE_COLOR) for name in names}
 
 

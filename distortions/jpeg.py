@@ -1,11 +1,11 @@
 """What baseline JPEG with 4:2:0 chroma does to pixels, on a CPU and on a GPU.
 
-On a CPU libjpeg does it. On a GPU `jpeg_batched` does the same for a whole batch. Entropy coding is
-lossless, so it is left out; every step that rounds is there, as in ITU-T T.81 and the JFIF
+On a CPU libjpeg does it. On a GPU `jpeg_batched` does the same for a whole batch. Entropy coding
+is lossless, so it is left out; every step that rounds is there, as in ITU-T T.81 and the JFIF
 specification, with libjpeg's choices where the standard leaves one: its integer transform, 4:2:0
-averaging and triangle upsampling. All values are whole multiples of a power of two that fit the 24 bits
-of float32, or the 53 of float64 in the transforms. So sums are exact in any order, and every byte is
-libjpeg's.
+averaging and triangle upsampling. All values are whole multiples of a power of two that fit the
+24 bits of float32, or the 53 of float64 in the transforms. So sums are exact in any order, and
+every byte is libjpeg's.
 """
 
 from functools import cache
@@ -34,9 +34,9 @@ _CHROMA_TABLE = (
     47, 66, 99, 99, 99, 99, 99, 99,
     *(99,) * 32,
 )  # fmt: skip
-# libjpeg's transform of 8 values: √8 times the orthonormal DCT-II, with 13 bits after the point. It is
-# what the flow graph of Loeffler, Ligtenberg and Moschytz ("Practical fast 1-D DCT algorithms with 11
-# multiplications", ICASSP 1989) gives where each of its constants is rounded.
+# libjpeg's transform of 8 values: √8 times the orthonormal DCT-II, with 13 bits after the point.
+# It is what the flow graph of Loeffler, Ligtenberg and Moschytz ("Practical fast 1-D DCT
+# algorithms with 11 multiplications", ICASSP 1989) gives where each of its constants is rounded.
 _DCT = (
     (8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192),
     (11363, 9633, 6437, 2260, -2260, -6437, -9633, -11363),
@@ -65,7 +65,8 @@ _GREEN_WEIGHTS = (-22554, -46802)  # of Cb and Cr
 def jpeg_round_trip(images: torch.Tensor, setting: torch.Tensor) -> torch.Tensor:
     """Encode and decode images (B, H, W, 3) uint8.
 
-    setting (B,) holds whole quality settings from 1 (worst) to 100, or 0, which leaves an image as it is.
+    setting (B,) holds whole quality settings from 1 (worst) to 100, or 0, which leaves an image
+    as it is.
     """
     if on_cpu(images):
         return map_on_cpu(images, _round_trip, setting.int().tolist())
@@ -169,7 +170,7 @@ def _upsample(planes):
 
 
 def _to_ycbcr(rgb):
-    """Return luma (B, 1, H, W) and chroma (B, 2, H, W), both less 128, as the transform wants them."""
+    """Return luma (B, 1, H, W) and chroma (B, 2, H, W), both less 128, as the transform needs."""
     planes = torch.empty_like(rgb)
     luma, cb, cr = planes.split(1, dim=1)
     _weighted_sum(rgb, _Y_WEIGHTS, output=luma)

@@ -64,9 +64,9 @@ def draw_labels(
 ) -> Labels:
     """Draw the labels of an epoch: each reference once pristine and `variants` times distorted.
 
-    key: seed and split. steps: how many distortions an image has at most. With flip each image starts
-    from its reference in one of eight orientations; with cutmix every second one has a part of another
-    reference in place of its own.
+    key: seed and split. steps: how many distortions an image has at most. With flip each image
+    starts from its reference in one of eight orientations; with cutmix every second one has a
+    part of another reference in place of its own.
     """
     reference = torch.arange(reference_count).repeat_interleave(variants + 1)
     variant = torch.arange(variants + 1).repeat(reference_count)
@@ -117,7 +117,7 @@ def _has_directions(types):
 
 
 def _deal_types(key, epoch, reference_count, type_count, variants):
-    """Deal (R × (V + 1), 1) types, −1 for the pristine variant, from one shuffled deck for T references.
+    """Deal types from one shuffled deck for T references: (R × (V + 1), 1), −1 for pristine.
 
     So an epoch holds each type equally often (±1), and a reference's types differ while there are
     enough.

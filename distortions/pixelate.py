@@ -30,8 +30,8 @@ def pixelate(
     """Average square blocks, and let the pixels whose centres a block holds show its mean.
 
     side, from 1 to `longest`, and the grid's origin top, left are (B,) float32, in pixels. Blocks
-    begin at whole 64ths of a pixel. So, for sides below 4 by a 64th or more, the sums fit the 24 bits
-    of float32: they are exact, in any order.
+    begin at whole 64ths of a pixel. So, for sides below 4 by a 64th or more, the sums fit the 24
+    bits of float32: they are exact, in any order.
     """
     height, width = images.shape[1:3]
     rows = _blocks(side, top, height, longest)

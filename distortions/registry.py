@@ -1,9 +1,9 @@
 """The registry of distortions: what is registered under which name, and what a level means.
 
-A distortion is a pure function of a batch, on the batch's device. Register it by `@distortion`, in one
-of two forms. With a table of its parameter by level, the registry reads the table:
+A distortion is a pure function of a batch, on the batch's device. Register it by `@distortion`,
+in one of two forms. With a table of its parameter by level, the registry reads the table:
 
-    @distortion(worst_quality=40, parameter="sigma, pixels", levels=(0, 0.60, 0.77, 0.945, 1.34, 1.83))
+    @distortion(worst_quality=40, parameter="sigma, pixels", levels=(0, 0.6, 0.77, 0.945, 1.3, 1.8))
     def gaussian_blur(images, sigma, rng): ...
 
 Without one, it gets the level and the direction:
@@ -11,10 +11,11 @@ Without one, it gets the level and the direction:
     @distortion(worst_quality=45)
     def fog(images, level, direction, rng): ...
 
-images are (B, H, W, 3), uint8 with `dtype="uint8"` and else float32 in [0, 1]; height and width are 8 or
-more. Parameter, level in [0, 1] and direction (−1 or +1) are (B, 1, 1, 1) float32, and rng is the
-CounterRNG of the batch. The function returns images of the same shape; `distort` clips float32 images
-and rounds them to 8 bits. Under `@per_image` a function handles one (H, W, 3) uint8 array at a time.
+images are (B, H, W, 3), uint8 with `dtype="uint8"` and else float32 in [0, 1]; height and width
+are 8 or more. Parameter, level in [0, 1] and direction (−1 or +1) are (B, 1, 1, 1) float32, and
+rng is the CounterRNG of the batch. The function returns images of the same shape; `distort` clips
+float32 images and rounds them to 8 bits. Under `@per_image` a function handles one (H, W, 3)
+uint8 array at a time.
 """
 
 from collections.abc import Callable, Mapping
@@ -78,8 +79,9 @@ def distortion(
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function under its name.
 
-    worst_quality: the quality that level 1 leaves, 0–100. levels: values of the parameter at LEVELS, or
-    two named directions with such values each. A function without levels may name its directions.
+    worst_quality: the quality that level 1 leaves, 0–100. levels: values of the parameter at
+    LEVELS, or two named directions with such values each. A function without levels may name its
+    directions.
     """
     if isinstance(levels, Mapping):
         directions = tuple(levels)
@@ -146,7 +148,7 @@ def quality_of(distortion_type: str, level):
 
 
 def select_types(names: str) -> tuple[str, ...]:
-    """Return the types that `--distortions` names: 'default', 'all', or names with commas between."""
+    """Return the types that `--distortions` names: 'default', 'all', or names between commas."""
     if names == "default":
         return DISTORTION_TYPES
     if names == "all":

@@ -1,8 +1,10 @@
-"""The default eight distortions. Their tables are frozen: stronger distortions would buy every score.
+"""The default eight distortions.
+
+Their tables are frozen, because stronger distortions would buy every score.
 
 What a level does to the pixels is read from the opinions that KADID-10k's observers gave to known
-parameters (Lin, Hosu and Saupe, "KADID-10k: A large-scale artificially distorted IQA database", QoMEX
-2019). So a quality of 60 is as bad for one type as for another.
+parameters (Lin, Hosu and Saupe, "KADID-10k: A large-scale artificially distorted IQA database",
+QoMEX 2019). So a quality of 60 is as bad for one type as for another.
 """
 
 from functools import cache
@@ -122,8 +124,8 @@ def brightness(images, shift, rng):
 def pixelation(images, side, rng):
     """Show each pixel the mean of its square block, whose side may be a fraction of pixels.
 
-    Where the grid begins is random. A fixed grid would favour the sides that happen to fit the pixels,
-    and the harm would not grow steadily with the level.
+    Where the grid begins is random. A fixed grid would favour the sides that happen to fit the
+    pixels, and the harm would not grow steadily with the level.
     """
     side = side.flatten()
     origin = side[:, None] * rng.uniform(shape=(2,)) * (side > 1)[:, None]

@@ -1,7 +1,7 @@
 """Operations on batches of bytes: images (B, H, W, 3) uint8, as in image files and in OpenCV.
 
-On a CPU, OpenCV works on one image after the other, in bytes. On a GPU the same is done to the whole
-batch in float32. Both round to the nearest byte, and agree within one grey level.
+On a CPU, OpenCV works on one image after the other, in bytes. On a GPU the same is done to the
+whole batch in float32. Both round to the nearest byte, and agree within one grey level.
 """
 
 from collections.abc import Callable

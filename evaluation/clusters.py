@@ -13,10 +13,10 @@ def cluster_measures(
 ) -> dict[str, int | float]:
     """Compute active and effective numbers of clusters, and the agreement with the types.
 
-    clusters and types are (N,) int. effective is the exponential of the entropy of the clusters' shares,
-    from 1 to n_clusters. nmi is normalised by the arithmetic mean of the entropies, 0–1. ari is the
-    adjusted Rand index: 1 is equal and 0 is chance. purity is the share of images whose type is the
-    most frequent one of their cluster.
+    clusters and types are (N,) int. effective is the exponential of the entropy of the clusters'
+    shares, from 1 to n_clusters. nmi is normalised by the arithmetic mean of the entropies, 0–1.
+    ari is the adjusted Rand index: 1 is equal and 0 is chance. purity is the share of images
+    whose type is the most frequent one of their cluster.
     """
     # Slow imports, not needed for --help.
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -41,11 +41,12 @@ def cluster_names(
     class_names: tuple[str, ...],
     n_clusters: int,
 ) -> list[str]:
-    """Say for people what each cluster holds: 'contrast (high) 71 %, motion_blur 22 %, quality 38–77'.
+    """Say for people what each cluster holds.
 
-    Types are named from the most frequent on until they cover three quarters, with a direction where
-    four fifths of them share it. Qualities are the 10th and 90th percentile. types (N,) index
-    class_names; directions (N,) are words or ''.
+    For example: 'contrast (high) 71 %, motion_blur 22 %, quality 38–77'. Types are named from the
+    most frequent on until they cover three quarters, with a direction where four fifths of them
+    share it. Qualities are the 10th and 90th percentile. types (N,) index class_names; directions
+    (N,) are words or ''.
     """
     names = []
     for k in range(n_clusters):

@@ -1,4 +1,4 @@
-"""Measure a run on held-out images: which images, what it predicts of them, and how good that is."""
+"""Measure a run on held-out images: which ones, what it predicts, and how good that is."""
 
 from pathlib import Path
 from typing import Any

@@ -48,8 +48,8 @@ def plcc_logistic(
 def logistic(x, b1, b2, b3, b4, b5):
     """Map a score to an opinion, as the video-quality experts group does.
 
-    Source: Sheikh, Sabir and Bovik, "A statistical evaluation of recent full reference image quality
-    assessment algorithms", IEEE TIP 2006.
+    Source: Sheikh, Sabir and Bovik, "A statistical evaluation of recent full reference image
+    quality assessment algorithms", IEEE TIP 2006.
     """
     return b1 * (0.5 - 1 / (1 + np.exp(np.clip(b2 * (x - b3), -50, 50)))) + b4 * x + b5
 
@@ -59,10 +59,10 @@ def fit_logistic(
 ) -> np.ndarray:
     """Return least-squares parameters (5,) of a monotone `logistic`.
 
-    b1, b2 and b4 are not negative for predictions that rise with the truth: a curve that bends back on
-    itself is no map from scores to opinions. It is a straight line (b1 = 0) where either side is
-    constant, or where there are no more images than parameters. start: parameters to start from; without
-    them the best of several starts is taken.
+    b1, b2 and b4 are not negative for predictions that rise with the truth: a curve that bends
+    back on itself is no map from scores to opinions. It is a straight line (b1 = 0) where either
+    side is constant, or where there are no more images than parameters. start: parameters to
+    start from; without them the best of several starts is taken.
     """
     if np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return np.array([0, 0, 0, 0, true.mean()])
@@ -155,8 +155,8 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """Return {name: [low, high]}: 95 % percentile intervals of QUALITY_MEASURES.
 
-    Whole groups (N,) of images (references or photographs) are resampled, because images of one group
-    are not independent. One group gives no interval: [nan, nan].
+    Whole groups (N,) of images (references or photographs) are resampled, because images of one
+    group are not independent. One group gives no interval: [nan, nan].
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     if len(members) < 2:

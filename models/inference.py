@@ -28,8 +28,8 @@ BATCH_PIXELS = 2**20  # pixels of images in one forward pass
 class Predictions(NamedTuple):
     """What a run says of N images, with K clusters and T types.
 
-    `unknown` is False for all images of a run that was interrupted. An image of several tiles is judged
-    by their mean, so it is flagged less often.
+    `unknown` is False for all images of a run that was interrupted. An image of several tiles is
+    judged by their mean, so it is flagged less often.
     """
 
     qualities: np.ndarray  # (N,) in 0–100, higher is better
@@ -56,7 +56,7 @@ class Run:
         self.reference_digests: tuple[str, ...] = checkpoint["reference_digests"]
 
     def predict(self, images: torch.Tensor | np.ndarray | list[Image.Image]) -> Predictions:
-        """Score images: uint8 (B, 3, H, W), or a list of PIL images, with sides of 8 pixels or more.
+        """Score images: uint8 (B, 3, H, W), or a list of PIL images. Sides are 8 pixels or more.
 
         An image larger than the training size is scored by tiles of that size, evenly spread, whose
         answers are averaged. Raises ValueError for images of another kind.
@@ -144,7 +144,7 @@ def tile_corners(height: int, width: int, side: int) -> list[tuple[int, int]]:
 
 
 def _spread(count, last):
-    """Return so many whole positions from 0 to last, evenly spread; a single one is in the middle."""
+    """Return whole positions from 0 to last, evenly spread; a single one is in the middle."""
     positions = np.linspace(0, last, count) if count > 1 else [last / 2]
     return [int(round(position)) for position in positions]
 
@@ -152,8 +152,8 @@ def _spread(count, last):
 def load_run(folder: str | Path, checkpoint: str = "best", device: str = "auto") -> Run:
     """Return the Run in an experiment's folder.
 
-    checkpoint: 'best', which validation SRCC chose, or 'last'. Raises FileNotFoundError where there is
-    none, and ValueError for a checkpoint that is damaged or not trained far enough.
+    checkpoint: 'best', which validation SRCC chose, or 'last'. Raises FileNotFoundError where
+    there is none, and ValueError for a checkpoint that is damaged or not trained far enough.
     """
     path = Path(folder) / f"{checkpoint}.pt"
     if not path.is_file():

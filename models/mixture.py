@@ -29,10 +29,10 @@ FALSE_ALARM_RATE = 0.05  # share of images with known distortions that are flagg
 class Mixture(nn.Module):
     """K Gaussians on standardised embeddings (D,). Buffers, no parameters; float64 throughout.
 
-    With n_clusters "auto" each refit chooses K anew, by the Bayesian information criterion (Schwarz,
-    "Estimating the dimension of a model", 1978); `bic` then has {K: its criterion, lower is better} of
-    the last refit. covariance is scikit-learn's "full" or "diag". Without match_refits each refit
-    starts from scratch and numbers its components as they come.
+    With n_clusters "auto" each refit chooses K anew, by the Bayesian information criterion
+    (Schwarz, "Estimating the dimension of a model", 1978); `bic` then has {K: its criterion,
+    lower is better} of the last refit. covariance is scikit-learn's "full" or "diag". Without
+    match_refits each refit starts from scratch and numbers its components as they come.
     """
 
     fitted: torch.Tensor
@@ -69,7 +69,7 @@ class Mixture(nn.Module):
         self.register_buffer("precisions_cholesky", identities)
 
     def log_joint(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return (B, K): log of weight × density at each embedding (B, D), in standardised units."""
+        """Return (B, K): log of weight × density at embeddings (B, D), in standardised units."""
         z = (embeddings.double() - self.center) / self.scale
         whitened = torch.einsum("bd,kde->bke", z, self.precisions_cholesky)
         whitened = whitened - torch.einsum("kd,kde->ke", self.means, self.precisions_cholesky)
@@ -85,8 +85,8 @@ class Mixture(nn.Module):
     def refit(self, embeddings: np.ndarray, seed: int) -> None:
         """Fit to training embeddings (N, D), starting from the previous fit where there is one.
 
-        `label_stability` is then the share of these images that the old and the new mixture put into
-        the same cluster.
+        `label_stability` is then the share of these images that the old and the new mixture put
+        into the same cluster.
         """
         embeddings = np.asarray(embeddings, np.float64)
         k = len(self.weights)
@@ -128,8 +128,8 @@ class Mixture(nn.Module):
     def _fit(self, standardised, center, scale, seed):
         """Adapt the previous fit, or fit from scratch.
 
-        A fit from scratch comes first, and wherever the embeddings have moved so far that components
-        of the adapted fit die, if fewer of its own do.
+        A fit from scratch comes first, and wherever the embeddings have moved so far that
+        components of the adapted fit die, if fewer of its own do.
         """
         if self.auto:
             return self._choose(standardised, seed)
@@ -160,7 +160,7 @@ class Mixture(nn.Module):
         return self._maximize(k, standardised, seed, n_init=RESTARTS)
 
     def _previous_parameters(self, center, scale):
-        """Return the previous fit's parameters in the new coordinates, as scikit-learn names them."""
+        """Return the previous fit's parameters in the new units, as scikit-learn names them."""
         old_center = self.center.cpu().numpy()
         old_scale = self.scale.cpu().numpy()
         cholesky = self.precisions_cholesky.cpu().numpy()
@@ -232,9 +232,9 @@ def _count_alive(model):
 def match(before: np.ndarray, after: np.ndarray, k: int, new_k: int) -> np.ndarray:
     """Return (new_k,) order: new component order[j] gets the number j.
 
-    As many images as possible then keep their cluster (Kuhn, "The Hungarian method for the assignment
-    problem", 1955). before (N,) is below k, after (N,) below new_k. Components that match no old one
-    get the numbers that are left.
+    As many images as possible then keep their cluster (Kuhn, "The Hungarian method for the
+    assignment problem", 1955). before (N,) is below k, after (N,) below new_k. Components that
+    match no old one get the numbers that are left.
     """
     overlap = np.zeros((k, new_k), np.int64)
     np.add.at(overlap, (before, after), 1)

@@ -1,4 +1,7 @@
-"""The network: a ResNet (He et al., CVPR 2016), an embedding, and a quality head and a type head on it."""
+"""The network: a ResNet (He et al., CVPR 2016), an embedding, and two heads on it.
+
+One head reads the quality from the embedding, the other the distortion type.
+"""
 
 from typing import NamedTuple
 
@@ -9,8 +12,8 @@ from utils.errors import UserError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 STEMS = ("small", "imagenet")
-# Image side, pixels, up to which the last strided convolutions see a single pixel. There oneDNN, which
-# does a CPU's convolutions, leaves some bfloat16 gradients unset (seen in torch 2.15).
+# Image side, pixels, up to which the last strided convolutions see a single pixel. There oneDNN,
+# which does a CPU's convolutions, leaves some bfloat16 gradients unset (seen in torch 2.15).
 SINGLE_PIXEL_SIDE = {"small": 8, "imagenet": 16}
 SMALL_IMAGE = 64  # pixels; below this a ResNet's own stem throws most of the image away
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet's, per channel of [0, 1]
@@ -27,6 +30,9 @@ class Output(NamedTuple):
 
 class QualityNet(nn.Module):
     """Map images (B, 3, H, W) uint8, with sides of 8 pixels or more, to an Output."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self,
@@ -70,7 +76,7 @@ def _per_channel(values):
 
 
 def _make_backbone(name, stem, pretrained, cosine_stem):
-    """Return a ResNet of torchvision. The small stem is 3×3 with stride 1 and keeps the max-pool."""
+    """Return a ResNet of torchvision. The small stem is 3×3, stride 1, and keeps the max-pool."""
     from torchvision.models import get_model  # a slow import, not needed for --help
 
     if pretrained and stem != "imagenet":
@@ -93,10 +99,11 @@ def _make_backbone(name, stem, pretrained, cosine_stem):
 
 @torch.no_grad()
 def start_from_cosines(weight: torch.Tensor) -> None:
-    """Replace the first 54 of the stem's random filters (64, 3, 3, 3) by a cosine basis, at their size.
+    """Replace the first 54 random filters of a stem (64, 3, 3, 3) by a cosine basis.
 
-    The basis is that of a 3×3 patch, in brightness and two colour differences, and its negative. Batch
-    norm then brings the weak fine detail, in which distortions show, to the strength of the coarse.
+    The basis is that of a 3×3 patch, in brightness and two colour differences, and its negative.
+    Batch norm then brings the weak fine detail, in which distortions show, to the strength of the
+    coarse.
     """
     cosines = _unit_rows([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
     colors = _unit_rows([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])

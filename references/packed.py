@@ -2,9 +2,9 @@
 
 This is for folders that do not fit into memory. CACHE_DIR/32px_0123456789abcdef/ holds `images`,
 (N, 32, 32, 3) uint8, and `index.jsonl`, a line for each file of the folder: [name, digest of its
-pixels, null], or [name, null, the reason why it cannot be used]. The digits of the folder's name stand
-for the files' names, sizes and times. The index is called index.part until all is there, and packing
-that was interrupted goes on from it. The process that packs holds `lock`.
+pixels, null], or [name, null, the reason why it cannot be used]. The digits of the folder's name
+stand for the files' names, sizes and times. The index is called index.part until all is there,
+and packing that was interrupted goes on from it. The process that packs holds `lock`.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ ReadImage = Callable[[str], tuple[np.ndarray | None, str | None]]  # see reading
 class PackedFile:
     """A file of images (M, S, S, 3) uint8, read by index.
 
-    Nothing of it stays in the process's memory. A file that is cut short under a run raises UserError,
-    which a mapped file would not survive.
+    Nothing of it stays in the process's memory. A file that is cut short under a run raises
+    UserError, which a mapped file would not survive.
     """
 
     def __init__(self, path: Path, count: int, side: int):
@@ -49,7 +49,7 @@ class PackedFile:
         rows = np.asarray(rows)
         image_bytes = math.prod(self.shape[1:])
         pixels = np.empty(rows.size * image_bytes, np.uint8)
-        view = memoryview(pixels)
+        view = memoryview(pixels)  # type: ignore[arg-type]
         for i, row in enumerate(rows.ravel().tolist()):
             image = os.pread(self._file, image_bytes, row * image_bytes)
             if len(image) < image_bytes:
@@ -113,8 +113,8 @@ class Packed:
     def images(self, names: Sequence[str]) -> PackedImages:
         """Return PackedImages in the order of these names.
 
-        Raises UserError where some of them, evenly spread, are not what was packed. To read all would
-        take as long as an epoch.
+        Raises UserError where some of them, evenly spread, are not what was packed. To read all
+        would take as long as an epoch.
         """
         stride = -(-len(names) // CHECKED_IMAGES) or 1
         for name in names[::stride]:
@@ -130,8 +130,8 @@ def pack(
 ) -> Packed:
     """Return the packed files of a folder, from cache_dir where they are there already.
 
-    read(name) gives ((S, S, 3) uint8, None) or (None, the reason why not). Of several processes that
-    ask for the same, one packs and the others wait.
+    read(name) gives ((S, S, 3) uint8, None) or (None, the reason why not). Of several processes
+    that ask for the same, one packs and the others wait.
     """
     path = Path(cache_dir).expanduser() / f"{side}px_{_cache_key(folder, names)}"
     path.mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,8 @@ def _pack_missing(part, images, names, side, read):
         fsync(index)
     unusable = len(names) - usable
     print(
-        f"packed {usable} images into {part.parent}; {unusable} files cannot be used: see index.jsonl"
+        f"packed {usable} images into {part.parent}; {unusable} files cannot be used: "
+        "see index.jsonl"
     )
 
 

@@ -11,8 +11,9 @@ from PIL import Image
 from utils.errors import UserError
 from utils.rng import SPLITS, CounterRNG, fold_in, permutation
 
-# The colour photographs of real scenes among the packages' images. Left out: drawings, a colour wheel,
-# microscopy, a retina, a star field, and motorcycle_right.png, which is motorcycle_left.png's scene.
+# The colour photographs of real scenes among the packages' images. Left out: drawings, a colour
+# wheel, microscopy, a retina, a star field, and motorcycle_right.png, which is
+# motorcycle_left.png's scene.
 PHOTOS = (
     ("sklearn", "datasets/images/china.jpg"),
     ("sklearn", "datasets/images/flower.jpg"),
@@ -71,7 +72,7 @@ def photo_crops(split: str, count: int, side: int, data_seed: int, seed: int) ->
 
 
 def _crop(photo, side, scale, across, down):
-    """Shrink a square of the photo to (side, side, 3) uint8; scale, across and down are in [0, 1)."""
+    """Shrink a square of the photo to (side, side, 3); scale, across and down are in [0, 1)."""
     largest = min(photo.size) / side  # how far the whole photograph could be shrunk
     smallest = min(2, largest)
     edge = side * smallest * (largest / smallest) ** scale

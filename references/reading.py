@@ -22,7 +22,8 @@ FORMATS = {  # a file's suffix: Pillow's name of its format
 }
 # Of a file: some formats are read into memory whole. Pillow has the limit on pixels: 179 million.
 MAX_BYTES = 2**30
-# What Pillow raises for damaged files. It is a MemoryError where a header promises more than there is.
+# What Pillow raises for damaged files. It is a MemoryError where a header promises more than
+# there is.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -70,9 +71,10 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 def fit(image: Image.Image, side: int) -> np.ndarray:
-    """Shrink an RGB image's shorter side to `side` and keep the centre square: (side, side, 3) uint8.
+    """Shrink an RGB image's shorter side to `side` and keep the centre square.
 
-    It is never enlarged, because that would blur it: a smaller image raises ValueError.
+    Returns (side, side, 3) uint8. An image is never enlarged, because that would blur it: a
+    smaller image raises ValueError.
     """
     short = min(image.size)
     if short < side:

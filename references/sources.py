@@ -1,7 +1,8 @@
 """Where pristine images come from: CIFAR-10, a folder, or the photographs of two dependencies.
 
-Splits never share a reference: validation is carved from the training part, and the test part stands
-apart. Crops of one photograph stay on one side. Which references are taken depends on a seed alone.
+Splits never share a reference: validation is carved from the training part, and the test part
+stands apart. Crops of one photograph stay on one side. Which references are taken depends on a
+seed alone.
 """
 
 import os
@@ -88,8 +89,8 @@ def load_training_references(
 ) -> tuple[References, References]:
     """Return disjoint References to train and to validate on, from the source's training part.
 
-    Validation is taken first, so that runs that differ in train_samples are judged on the same images.
-    A folder's images stay on disk where cache_dir is given.
+    Validation is taken first, so that runs that differ in train_samples are judged on the same
+    images. A folder's images stay on disk where cache_dir is given.
     """
     if source == "photos":
         train = _photo_references("train", train_samples, image_size, data_seed, data_seed)
@@ -105,7 +106,8 @@ def load_training_references(
     if len(taken) < wanted:
         raise UserError(
             f"--train_samples {train_samples} and --val_samples {val_samples} need {wanted} "
-            f"references, but {pool.source} has {len(taken)} for training; lower them to that in all"
+            f"references, but {pool.source} has {len(taken)} for training; "
+            "lower them to that in all"
         )
     return taken.slice(val_samples, None), taken.slice(0, val_samples)
 
@@ -157,8 +159,8 @@ class _Pool:
     ) -> tuple[References, int]:
         """Return the first `count` usable and different candidates in this order.
 
-        Also returns how many were passed over because their digests are in `exclude`. What cannot be
-        used is named.
+        Also returns how many were passed over because their digests are in `exclude`. What cannot
+        be used is named.
         """
         images = []
         digests: dict[str, str] = {}  # name: digest, of those that are taken

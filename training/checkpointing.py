@@ -64,8 +64,8 @@ def open_run(
 ) -> Iterator["OpenRun"]:
     """Hold the folder's lock, and begin a run in it or go on with one.
 
-    config is what config.json holds, or has to hold. A checkpoint is written after an epoch that ends
-    save_interval seconds or more after the one before.
+    config is what config.json holds, or has to hold. A checkpoint is written after an epoch that
+    ends save_interval seconds or more after the one before.
     """
     with _lock_folder(folder) as lock:
         if not (resume or overwrite):
@@ -124,16 +124,16 @@ class OpenRun:
     def save(self, state: TrainingState, *, is_best: bool, is_last: bool) -> None:
         """Write the checkpoints after an epoch, unless the last ones are too fresh.
 
-        Checkpoints of short epochs would take a good part of the time. A best.pt waits in memory until
-        last.pt is written too. It goes first: a kill between the two leaves a best.pt of an epoch that
-        is trained again.
+        Checkpoints of short epochs would take a good part of the time. A best.pt waits in memory
+        until last.pt is written too. It goes first: a kill between the two leaves a best.pt of an
+        epoch that is trained again.
         """
         kept = {
             "config": self.config,
             "reference_digests": self.reference_digests,
             "epoch": len(self.lines) - 1,
             "finished": False,
-            "model": state.ema.module.state_dict(),
+            "model": state.ema_model.state_dict(),
             "mixture": state.mixture.state_dict(),
         }
         to_go_on = {
@@ -250,7 +250,7 @@ def load_last(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_last_or_previous(folder):
-    """Read last.pt. Where it is damaged or missing, read last.prev.pt, which then takes its place."""
+    """Read last.pt. Where it is damaged or missing, last.prev.pt takes its place."""
     problems = []
     for path in (folder / "last.pt", folder / "last.prev.pt"):
         try:

@@ -92,7 +92,7 @@ def resolve_amp(amp: bool | None, stem: str, image_size: int, device: torch.devi
 
 
 def git_commit() -> str | None:
-    """Return the commit of this code, with '+changes' where files differ from it, if git knows it."""
+    """Return the commit of this code if git knows it, with '+changes' where files differ."""
     folder = Path(__file__).resolve().parent.parent
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
@@ -131,8 +131,9 @@ def resume_args(
 ) -> argparse.Namespace:
     """Return a resumed run's own flags.
 
-    A flag that was typed must agree with them, or be the 'auto' that they came from. parse(defaults)
-    reads the command line again over other defaults; error(message) ends the program.
+    A flag that was typed must agree with them, or be the 'auto' that they came from.
+    parse(defaults) reads the command line again over other defaults; error(message) ends the
+    program.
     """
     path = args.folder / "config.json"
     if not path.is_file():

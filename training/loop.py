@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from utils.rng import FIXED, SPLITS, permutation
 
 WEIGHT_DECAY = 0.1
 WARM_UP_SHARE = 0.2  # of the steps, in which the learning rate rises to --lr
-# Images on which the averaged weights' batch-norm statistics are measured: after an epoch, and for the
-# checkpoints that are kept, whose scores should depend less on chance.
+# Images on which the averaged weights' batch-norm statistics are measured: after an epoch, and
+# for the checkpoints that are kept, whose scores should depend less on chance.
 BN_IMAGES = 256
 FINAL_BN_IMAGES = 4096
 FINITE_CHECK_INTERVAL = 20  # steps; each check of the losses waits for the GPU
@@ -46,8 +46,13 @@ class TrainingState:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     mixture: Mixture
 
+    @property
+    def ema_model(self) -> QualityNet:
+        """The network with averaged weights."""
+        return cast(QualityNet, self.ema.module)
+
     def parts(self) -> dict[str, Any]:
-        """Return what a checkpoint needs to go on, beside the mixture: objects with a state_dict."""
+        """Return what a run needs to go on, beside the mixture: objects with a state_dict."""
         return {
             "model": self.model,
             "ema": self.ema,
@@ -59,7 +64,7 @@ class TrainingState:
 def create_state(
     model: QualityNet, mixture: Mixture, config: dict[str, Any], image_count: int
 ) -> TrainingState:
-    """Return the state at the start of a run: the optimizer on a one-cycle schedule of the whole run.
+    """Return the state at the start of a run, with a one-cycle schedule of the whole run.
 
     The schedule is fixed beforehand. Steering it by validation would end runs of different seeds at
     different rates, which cannot be compared.
@@ -99,7 +104,7 @@ def train_one_epoch(
     # Asked once an epoch, because a GPU has to be waited for.
     use_cluster_loss = bool(state.mixture.fitted) and config["cluster_loss_weight"] > 0
     started = time.perf_counter()
-    loss_sums: torch.Tensor | int = 0
+    loss_sums = torch.zeros((), device=device)
     seen = 0
     losses: dict[str, torch.Tensor] = {}
     with tqdm(
@@ -195,8 +200,8 @@ def training_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield this process's shard of the dataset's batches: images and their indices.
 
-    A last batch is left out if it has fewer images than processes, or a single one, from which batch
-    norm cannot learn.
+    A last batch is left out if it has fewer images than processes, or a single one, from which
+    batch norm cannot learn.
     """
     world_size = distributed.get_world_size()
     left_over = len(order) % batch_size
@@ -212,9 +217,10 @@ def update_bn_statistics(
     config: dict[str, Any],
     image_count: int = BN_IMAGES,
 ) -> None:
-    """Measure the batch-norm statistics of averaged weights on images of the epoch, a batch at least.
+    """Measure the batch-norm statistics of averaged weights on images of the epoch.
 
-    The statistics of the trained weights do not fit them.
+    It takes image_count images, a batch at least. The trained weights' statistics do not fit the
+    averaged ones.
     """
     device = next(model.parameters()).device
     batch_size = config["batch_size"]
@@ -228,7 +234,7 @@ def update_bn_statistics(
 def predict(
     model: QualityNet, dataset: DistortedImageDataset, order: torch.Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return qualities (N,) and embeddings (N, D) of the dataset's images, in this order or its own.
+    """Return qualities (N,) and embeddings (N, D) of images, in this order or the dataset's.
 
     Processes share the work, and all of them get the whole.
     """
@@ -287,5 +293,5 @@ def seed_everything(seed: int) -> None:
     """Seed torch, and make its operations deterministic."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

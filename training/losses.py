@@ -22,8 +22,8 @@ PSEUDO_COUNT = 16  # smooths a batch's cluster shares, as if 16 more images had 
 def quality_loss(predicted: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     """Compute Huber's loss on the 0–1 scale, for predicted and true quality (B,) in 0–100.
 
-    It is the mean over images of h((predicted − quality) / 100), where h(r) is r² / 0.2 for |r| < 0.1
-    and |r| − 0.05 beyond.
+    It is the mean over images of h((predicted − quality) / 100), where h(r) is r² / 0.2 for |r| <
+    0.1 and |r| − 0.05 beyond.
     """
     return F.smooth_l1_loss(predicted / 100, quality / 100, beta=0.1)
 
@@ -54,10 +54,10 @@ def cross_entropy(assignment: torch.Tensor, log_posteriors: torch.Tensor) -> tor
 def balanced_assignment(log_posteriors: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Assign a batch to components (B, K), pushed towards the shares (K,) that the fit gave them.
 
-    It starts from q ∝ p⁴ and does five times q ← q s / (Σ_batch q + 16 s), each row divided by its sum.
-    This is Sinkhorn's scaling (Cuturi, "Sinkhorn distances", NeurIPS 2013), as used with equal shares
-    by Caron et al. ("Unsupervised learning of visual features by contrasting cluster assignments",
-    NeurIPS 2020), but damped and stopped early.
+    It starts from q ∝ p⁴ and does five times q ← q s / (Σ_batch q + 16 s), each row divided by
+    its sum. This is Sinkhorn's scaling (Cuturi, "Sinkhorn distances", NeurIPS 2013), as used with
+    equal shares by Caron et al. ("Unsupervised learning of visual features by contrasting cluster
+    assignments", NeurIPS 2020), but damped and stopped early.
 
     Assigned to the most probable component, images between two can go to the same one batch after
     batch: with many steps between refits, small components ran empty.

@@ -13,10 +13,10 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # of Jordan's write-up, steep at zero
 class Muon(torch.optim.AdamW):
     """Move convolution kernels by orthogonal steps, and every other parameter by AdamW's.
 
-    A kernel (out, in, h, w) is read as a matrix (out, in·h·w). It moves along its momentum with the
-    singular values made about equal, so that rare directions are learned as fast as common ones (Jordan
-    et al., "Muon: an optimizer for hidden layers in neural networks", 2024), and at 20 times the rate.
-    torch.optim.Muon, from torch 2.9 on, takes matrices only.
+    A kernel (out, in, h, w) is read as a matrix (out, in·h·w). It moves along its momentum with
+    the singular values made about equal, so that rare directions are learned as fast as common
+    ones (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024), and at
+    20 times the rate. torch.optim.Muon, from torch 2.9 on, takes matrices only.
     """
 
     def __init__(self, model: torch.nn.Module, lr: float, weight_decay: float):
@@ -52,8 +52,9 @@ class Muon(torch.optim.AdamW):
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     """Move a matrix towards the nearest one with orthonormal rows, or columns if they are fewer.
 
-    Singular values from a hundredth of the matrix's norm on end between 0.5 and 1.3; smaller ones grow
-    140-fold. It is a Newton-Schulz iteration in bfloat16 where the device has it, else in float32.
+    Singular values from a hundredth of the matrix's norm on end between 0.5 and 1.3; smaller ones
+    grow 140-fold. It is a Newton-Schulz iteration in bfloat16 where the device has it, else in
+    float32.
     """
     in_bfloat16 = has_bfloat16(matrix.device)
     is_wide = matrix.shape[0] <= matrix.shape[1]
@@ -76,8 +77,8 @@ def _iterate(wide):
 def _iterate_by_factors(wide):
     """Multiply the factors of all iterations before they are applied to the matrix.
 
-    This is less work where a matrix is at least twice as wide as high, as kernels are, and float32 has
-    the digits for it.
+    This is less work where a matrix is at least twice as wide as high, as kernels are, and
+    float32 has the digits for it.
     """
     gram = wide @ wide.T
     factor = _iteration_factor(gram)

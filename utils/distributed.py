@@ -1,9 +1,9 @@
-"""Training by several processes that torchrun starts: one for each GPU, or for some of a CPU's cores.
+"""Training by several processes that torchrun starts, one for each GPU or for some CPU cores.
 
 Every process runs the whole script and holds the whole network. Each trains its shard of the same
-batches. Gradients, batch-norm statistics and sums over a batch are those of the whole batch, so that a
-step is the step that one process would take. Without torchrun every function here leaves its input as
-it is.
+batches. Gradients, batch-norm statistics and sums over a batch are those of the whole batch, so
+that a step is the step that one process would take. Without torchrun every function here leaves
+its input as it is.
 """
 
 import atexit
@@ -150,12 +150,12 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
 
 
 def shard_indices(count: int) -> torch.Tensor:
-    """Return the indices, of 0 … count − 1, that this process predicts: a piece of them, in order."""
+    """Return which of 0 … count − 1 this process predicts: a piece of them, in order."""
     return torch.arange(count).tensor_split(get_world_size())[get_rank()]
 
 
 def all_gather(values: torch.Tensor, count: int) -> torch.Tensor:
-    """Put together (count, …) in every process from each one's values for its shard_indices(count)."""
+    """Put together (count, …) in every process, from each one's values for shard_indices(count)."""
     world_size = get_world_size()
     if world_size == 1:
         return values
@@ -183,23 +183,22 @@ def wrap_model(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, broadcast_buffers=False)  # batch norm shares its own
 
 
-def convert_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model with batch norm over the images of all processes, where there are several."""
+def convert_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Give the model batch norm over all processes, where there are several."""
     if get_world_size() == 1:
-        return model
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                synced = CPUSyncBatchNorm(child.num_features, child.eps, child.momentum)
-                synced.load_state_dict(child.state_dict())
-                setattr(parent, name, synced)
-    return model
+            if type(child) is not nn.BatchNorm2d:
+                continue
+            kind = nn.SyncBatchNorm if device.type == "cuda" else CPUSyncBatchNorm
+            synced = kind(child.num_features, child.eps, child.momentum)
+            synced.load_state_dict(child.state_dict())
+            setattr(parent, name, synced)
 
 
 class CPUSyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the images of all processes on a CPU, where torch's SyncBatchNorm has none."""
+    """Batch norm over the images of all processes on a CPU; torch's own is for GPUs only."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Normalise features (B, C, H, W), and update the running statistics."""

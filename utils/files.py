@@ -19,7 +19,8 @@ def write_atomically(
 ) -> None:
     """Call write(file) on a temporary neighbour of the path, then put it in the path's place.
 
-    What was there is kept as `previous`, where one is named. A disk that fails leaves what was there.
+    What was there is kept as `previous`, where one is named. A disk that fails leaves what was
+    there.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -46,8 +47,8 @@ def append_line(path: str | Path, value: dict[str, Any]) -> None:
 def try_lock(file: IO) -> bool:
     """Tell whether this process holds the lock of an open file now.
 
-    It does not while another process does, which lets go when it ends, even killed. Where files cannot
-    be locked, all hold it.
+    It does not while another process does, which lets go when it ends, even killed. Where files
+    cannot be locked, all hold it.
     """
     if os.name != "posix":
         return True

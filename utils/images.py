@@ -8,7 +8,7 @@ MIN_SIDE = 8  # pixels, of any image that is distorted or scored
 
 
 def to_nhwc(images: torch.Tensor) -> torch.Tensor:
-    """Return contiguous (B, H, W, 3) of images (B, 3, H, W), without a copy where memory lies so."""
+    """Return contiguous (B, H, W, 3) of images (B, 3, H, W), without a copy if they lie so."""
     return images.permute(0, 2, 3, 1).contiguous()
 
 
@@ -20,9 +20,9 @@ def to_nchw(images: torch.Tensor) -> torch.Tensor:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return a PIL image of any mode as upright 8-bit RGB.
 
-    The EXIF orientation is applied, 16 bits become 8, and what is transparent shows white. An image
-    that needs no change comes back as it is, because it may be large. Raises ValueError for pixels of
-    32 bits, whose range nobody knows.
+    The EXIF orientation is applied, 16 bits become 8, and what is transparent shows white. An
+    image that needs no change comes back as it is, because it may be large. Raises ValueError for
+    pixels of 32 bits, whose range nobody knows.
     """
     # Before Pillow 11.3 a PNG of 16 bits has mode I.
     has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")

@@ -1,9 +1,9 @@
 """Counter-based random numbers: each is a hash of an image's 64-bit key and a counter.
 
-No generator carries state from one draw to the next. So an image's draws are the same on a CPU and a
-GPU, for any batch size, order and number of workers, and any single image can be made again alone
-(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the hash is splitmix64's
-finaliser).
+No generator carries state from one draw to the next. So an image's draws are the same on a CPU
+and a GPU, for any batch size, order and number of workers, and any single image can be made again
+alone (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the hash is
+splitmix64's finaliser).
 """
 
 import math
