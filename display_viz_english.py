@@ -20,8 +20,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
-        "--experiment",
-        help="the run's folder (default: the newest tested run under experiments/)",
+        "--experiment", help="the run's folder (default: the newest tested run under experiments/)"
     )
     return parser.parse_args(argv)
 

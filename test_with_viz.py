@@ -39,12 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="best",
         help="chosen by validation SRCC, or the last epoch's",
     )
-    add(
-        "--test_samples",
-        type=int_in_range(2),
-        default=500,
-        help="held-out references, at most",
-    )
+    add("--test_samples", type=int_in_range(2), default=500, help="held-out references, at most")
     add(
         "--references",
         help="test on 'cifar10', 'photos' or a folder (default: the run's own source)",

@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
+    seed = int_in_range(0, MAX_SEED)
     add("--experiment_name", required=True, help="name of the run's folder under experiments/")
 
     # Data
@@ -175,13 +176,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lr", type=float_in_range(0), default=1e-3, help="peak of the one-cycle learning rate")
     add(
         "--seed",
-        type=int_in_range(0, MAX_SEED),
+        type=seed,
         default=0,
         help="of the weights, the batch order and the training draws",
     )
     add(
         "--data_seed",
-        type=int_in_range(0, MAX_SEED),
+        type=seed,
         default=0,
         help="of the choice of references, the splits and validation's draws",
     )

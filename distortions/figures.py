@@ -13,21 +13,9 @@ from distortions.registry import DISTORTIONS, LEVELS, quality_of
 
 # Colours of the registered types in their order: the default eight, then those chosen by name.
 _TYPE_COLORS = (
-    "#1f77b4",
-    "#17becf",
-    "#7f7f7f",
-    "#d62728",
-    "#9467bd",
-    "#8c564b",
-    "#ff7f0e",
-    "#e377c2",
-    "#393b79",
-    "#bcbd22",
-    "#637939",
-    "#843c39",
-    "#ad494a",
-    "#7b4173",
-)
+    "#1f77b4 #17becf #7f7f7f #d62728 #9467bd #8c564b #ff7f0e #e377c2 #393b79 "
+    "#bcbd22 #637939 #843c39 #ad494a #7b4173"
+).split()
 _PRISTINE_COLOR = "#2ca02c"
 
 

@@ -102,8 +102,5 @@ def _weighted_sums(values, rows, weights):
     """Sum rows of values (M, N), by their numbers and weights (…, taps): (…, N) in two axes."""
     taps = rows.shape[-1]
     return F.embedding_bag(
-        rows.reshape(-1, taps),
-        values,
-        per_sample_weights=weights.reshape(-1, taps),
-        mode="sum",
+        rows.reshape(-1, taps), values, per_sample_weights=weights.reshape(-1, taps), mode="sum"
     )

@@ -88,10 +88,7 @@ def color_saturation(images, factor, rng):
 @distortion(
     worst_quality=50,
     parameter="factor about the mean",
-    levels={
-        "low": (1, 0.85, 0.70, 0.55, 0.40, 0.25),
-        "high": (1, 1.16, 1.32, 1.48, 1.64, 1.80),
-    },
+    levels={"low": (1, 0.85, 0.70, 0.55, 0.40, 0.25), "high": (1, 1.16, 1.32, 1.48, 1.64, 1.80)},
     dtype="uint8",
 )
 def contrast(images, factor, rng):
@@ -104,10 +101,7 @@ def contrast(images, factor, rng):
 @distortion(
     worst_quality=55,
     parameter="shift, grey levels",
-    levels={
-        "dark": (0, -27, -42, -56, -71, -87),
-        "bright": (0, 27, 42, 56, 71, 87),
-    },
+    levels={"dark": (0, -27, -42, -56, -71, -87), "bright": (0, 27, 42, 56, 71, 87)},
     dtype="uint8",
 )
 def brightness(images, shift, rng):

@@ -102,15 +102,9 @@ def measure(
         "digest": dataset.digest(),
         "images": len(dataset),
         **measure_quality(everything),
-        "without_pristine": {
-            "images": int(is_distorted.sum()),
-            **measure_quality(is_distorted),
-        },
+        "without_pristine": {"images": int(is_distorted.sum()), **measure_quality(is_distorted)},
         "by_type": measures_by_type(true, predictions.qualities, types, dataset.types),
-        "clusters": {
-            **cluster_measures(predictions.clusters, types, n_clusters),
-            "names": names,
-        },
+        "clusters": {**cluster_measures(predictions.clusters, types, n_clusters), "names": names},
         "unknown": {
             "log_likelihood_below": run.mixture.ood_threshold.item(),
             "flagged": float(predictions.unknown.mean()),

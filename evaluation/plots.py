@@ -11,31 +11,10 @@ from matplotlib.lines import Line2D
 from distortions.figures import show_image, type_colors
 
 _CLUSTER_COLORS = (
-    "#4e79a7",
-    "#f28e2b",
-    "#e15759",
-    "#76b7b2",
-    "#59a14f",
-    "#edc948",
-    "#b07aa1",
-    "#ff9da7",
-    "#9c755f",
-    "#bab0ac",
-    "#1b9e77",
-    "#d95f02",
-    "#7570b3",
-    "#e7298a",
-    "#66a61e",
-    "#e6ab02",
-    "#a6761d",
-    "#666666",
-    "#8dd3c7",
-    "#fb8072",
-    "#80b1d3",
-    "#fdb462",
-    "#b3de69",
-    "#bc80bd",
-)
+    "#4e79a7 #f28e2b #e15759 #76b7b2 #59a14f #edc948 #b07aa1 #ff9da7 #9c755f "
+    "#bab0ac #1b9e77 #d95f02 #7570b3 #e7298a #66a61e #e6ab02 #a6761d #666666 "
+    "#8dd3c7 #fb8072 #80b1d3 #fdb462 #b3de69 #bc80bd"
+).split()
 _TRUE_COLOR = "#bbbbbb"
 _PREDICTED_COLOR = "#4e79a7"
 _MEAN_COLOR = "#e15759"
@@ -353,13 +332,7 @@ def plot_ablations(
 def _set_title(axis, title, subtitle):
     axis.set_title(f"{title}\n", fontsize=12)
     axis.text(
-        0.5,
-        1.015,
-        subtitle,
-        transform=axis.transAxes,
-        ha="center",
-        fontsize=8.5,
-        color="#555555",
+        0.5, 1.015, subtitle, transform=axis.transAxes, ha="center", fontsize=8.5, color="#555555"
     )
 
 

@@ -13,9 +13,7 @@ from utils.errors import Damaged
 
 
 def write_atomically(
-    path: str | Path,
-    write: Callable[[IO[bytes]], Any],
-    previous: str | Path | None = None,
+    path: str | Path, write: Callable[[IO[bytes]], Any], previous: str | Path | None = None
 ) -> None:
     """Call write(file) on a temporary neighbour of the path, then put it in the path's place.
 
