@@ -9,7 +9,7 @@ from sklearn.mixture import GaussianMixture
 
 from ablations.cluster_losses import CLUSTER_LOSSES
 from ablations.old_labels import OldDataset
-from distortions.standard import DISTORTION_TYPES
+from distortions.registry import DISTORTION_TYPES
 from models.mixture import MAX_ITERATIONS, REG_COVAR, Mixture
 
 
@@ -96,7 +96,7 @@ LOSSES = {
     f"cluster_{name}": Arm(f"cluster loss: {what}", patches={"training.loop.cluster_loss": loss})
     for name, (what, loss) in CLUSTER_LOSSES.items()
 }
-PARTS = {
+SPLITS = {
     "no_turning": Arm("references not turned", patches={"train_with_distortions.TURN": False}),
     "no_joining": Arm("references not joined", patches={"train_with_distortions.JOIN": False}),
     "no_average": Arm("the weights themselves, not their running mean",
@@ -123,6 +123,6 @@ HISTORY = {
                         f"{NO_CLUSTERS} {NO_TYPES}",
                         {"train_with_distortions.DistortedImageDataset": OldDataset})
 }  # fmt: skip
-GROUPS = {"main": MAIN, "clustering": CLUSTERING, "losses": LOSSES, "parts": PARTS, "without": WITHOUT,
+GROUPS = {"main": MAIN, "clustering": CLUSTERING, "losses": LOSSES, "parts": SPLITS, "without": WITHOUT,
           "history": HISTORY}  # fmt: skip
 ARMS = {name: arm for group in GROUPS.values() for name, arm in group.items()}

@@ -70,7 +70,7 @@ def classical(folder, images):
     )
     how = tuple(config["types"]), config["distortions_per_image"]
     train = DistortedImageDataset(
-        references[0], *how, config["seed"], "train", config["compose"], turn=True
+        references[0], *how, config["seed"], "train", config["compose"], flip=True
     )
     val = DistortedImageDataset(
         references[1], *how, config["data_seed"], "val", config["compose"], redistort=False

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 from ablations.tested import read_columns, tested_dataset
 from distorted_dataset import DistortedImageDataset
-from distortions.standard import DISTORTION_TYPES, DISTORTIONS
+from distortions.registry import DISTORTION_TYPES, DISTORTIONS
 from evaluation.metrics import ACTIVE_SHARE, cluster_measures, srcc
 from models import load_run
 from training.checkpointing import read_metrics

@@ -2,7 +2,7 @@
 
 import torch
 
-from models.inference import PIXELS_AT_ONCE, forward
+from models.inference import BATCH_PIXELS, forward
 from training import loop
 from training.muon import Muon
 
@@ -39,7 +39,7 @@ class BareEpoch:
         at_once = min(256, max(1, PIXELS_AT_ONCE // args.image_size**2))
         self.steps = sizes(images, args.batch_size)
         self.statistics = sizes(
-            min(images, max(loop.BATCH_NORM_IMAGES, args.batch_size)), args.batch_size
+            min(images, max(loop.BN_IMAGES, args.batch_size)), args.batch_size
         )
         self.validation = sizes(args.val_samples * (args.distortions_per_image + 1), at_once)
         self.refit = sizes(min(images, args.gmm_samples), at_once)

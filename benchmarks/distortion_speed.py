@@ -5,7 +5,7 @@
 
 Everyone starts from uint8 images and gives uint8 images, in the shape of its own kind: ours takes a batch in the memory
 layout of training's references, kornia a batch of planes, the others one image after the other. --threads go to torch
-and to OpenCV. Rounds are interleaved, and a time is the median over them. Means and ratios take only the types that
+and to OpenCV. Rounds are to_nhwc, and a time is the median over them. Means and ratios take only the types that
 both have. The last row is the stream that training uses: one call, all types at once, levels from 0.2 to 1.
 Writes <output>/distortions.json and distortions.md.
 """
@@ -28,12 +28,12 @@ from benchmarks.peers import (
     opencv_functions,
 )
 from distorted_dataset import PIXELS_AT_ONCE
-from distortions.standard import DISTORTION_TYPES, MAX_LEVEL, MIN_LEVEL, distort
-from distortions.uint8_ops import from_interleaved, interleaved
+from distortions.registry import DISTORTION_TYPES, MAX_LEVEL, MIN_LEVEL, distort
+from distortions.uint8_ops import to_nchw, to_nhwc
 from references.sources import load_photo
 from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.files import write_json
-from utils.rng import make_key
+from utils.rng import fold_in
 
 LIBRARIES = "ours", "albumentations", "kornia", "opencv_loop"
 SIZES = (32, 32), (480, 320)  # height, width
@@ -131,14 +131,14 @@ def photographs(count, height, width):
             corner.integers(side - piece + 1) for side, piece in zip(photo.shape, (height, width))
         )
         pieces.append(photo[top : top + height, left : left + width])
-    return from_interleaved(torch.stack(pieces))
+    return to_nchw(torch.stack(pieces))
 
 
 def jobs_of(images, device):
     """{type: {library: function without arguments that distorts all images}}, and our stream."""
-    batch, arrays = images.to(device), list(interleaved(images).numpy())
+    batch, arrays = images.to(device), list(to_nhwc(images).numpy())
     planes = batch.contiguous()
-    count, keys = len(images), make_key(0, torch.arange(len(images)))
+    count, keys = len(images), fold_in(0, torch.arange(len(images)))
     ones, level, label = (
         torch.ones(count),
         torch.full((count,), LEVEL),
@@ -148,16 +148,16 @@ def jobs_of(images, device):
     def ours(name):
         return lambda: distort(batch, (name,), label, level, ones, keys)
 
-    def one_by_one(function):
+    def on_cpu(function):
         return lambda: [function(array) for array in arrays]
 
     def in_float(function):
         return lambda: function(planes.float() / 255).clamp(0, 1).mul(255).round().to(torch.uint8)
 
     jobs = {name: {"ours": ours(name)} for name in DISTORTION_TYPES}
-    for library, functions, lift in (("albumentations", albumentations_transforms(), one_by_one),
+    for library, functions, lift in (("albumentations", albumentations_transforms(), on_cpu),
                                      ("kornia", kornia_functions(), in_float),
-                                     ("opencv_loop", opencv_functions(), one_by_one)):  # fmt: skip
+                                     ("opencv_loop", opencv_functions(), on_cpu)):  # fmt: skip
         for name, function in functions.items():
             jobs[name][library] = lift(function)
     levels, types = (

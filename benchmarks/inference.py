@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.timing import medians, tell
 from models import load_run
-from models.inference import PIXELS_AT_ONCE, forward, tile_corners
+from models.inference import BATCH_PIXELS, forward, tile_corners
 from references.sources import PHOTOS, load_photo
 from utils.cli import HelpFormatter, int_in_range, run_script
 

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.bare_work import BareSteps
 from benchmarks.timing import medians, tell
-from distortions.standard import DISTORTION_TYPES
+from distortions.registry import DISTORTION_TYPES
 from models.quality_net import BACKBONES, QualityNet, resolve_stem
 from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.device import choose_device, has_bfloat16

@@ -28,11 +28,11 @@ from utils.device import choose_device
 SPANS = {
     "distorting": ["distorted_dataset.DistortedImageDataset.images"],
     "drawing labels": ["distorted_dataset.DistortedImageDataset.set_epoch"],
-    "forward and losses": ["training.loop.losses_of"],
+    "forward and losses": ["training.loop.compute_losses"],
     "backward": ["torch.Tensor.backward"],
     "optimizer": ["training.muon.Muon.step"],
     "mean of the weights": ["torch.optim.swa_utils.AveragedModel.update_parameters"],
-    "batch-norm statistics": ["train_with_distortions.settle_batch_norm"],
+    "batch-norm statistics": ["train_with_distortions.update_bn_statistics"],
     "validation": ["train_with_distortions.evaluate"],
     "a refit's forwards": ["train_with_distortions.refit"],
     "a refit's fit": ["models.mixture.Mixture.refit"],
@@ -101,7 +101,7 @@ class Halts:
     def start(self, model, mixture, args, images):
         self.epoch = BareEpoch(copy.deepcopy(model), args, images)
         self.began = time.perf_counter()
-        return loop.start_training(model, mixture, args, images)
+        return loop.create_state(model, mixture, args, images)
 
     def log(self, args, number, refit, *values):
         line = _log_epoch(args, number, refit, *values)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from distorted_dataset import DISTORTION_TYPES, DistortedImageDataset, apply_distortion
-from distortions.standard import DISTORTIONS, quality_of
+from distortions.registry import DISTORTIONS, quality_of
 from references.sources import References
 
 
@@ -155,7 +155,7 @@ def test_show_gives_a_figure_and_bad_indices_raise(dataset):
 
 
 def test_turn_shows_the_references_in_all_eight_ways(crops):
-    dataset = DistortedImageDataset(crops, turn=True)
+    dataset = DistortedImageDataset(crops, flip=True)
     pristine = torch.nonzero(dataset.labels.type == 8)[:, 0]
     seen = set()
     for image, reference in zip(dataset.images(pristine), crops.images):
@@ -192,7 +192,7 @@ def test_digest_tells_types_apart():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_the_same_to_within_a_grey_level(crops):
-    dataset = DistortedImageDataset(crops, tuple(DISTORTIONS), 5, turn=True, join=True)
+    dataset = DistortedImageDataset(crops, tuple(DISTORTIONS), 5, flip=True, cutmix=True)
     indices = torch.arange(len(dataset))
     difference = (dataset.images(indices, "cuda").cpu().int() - dataset.images(indices).int()).abs()
     assert difference.max() <= 1
@@ -200,12 +200,12 @@ def test_a_gpu_draws_the_same_to_within_a_grey_level(crops):
 
 
 def test_join_replaces_one_side_of_every_second_image(crops):
-    dataset = DistortedImageDataset(crops, join=True)
+    dataset = DistortedImageDataset(crops, cutmix=True)
     labels, pristine = dataset.labels, torch.nonzero(dataset.labels.type == 8)[:, 0]
-    images, joined = dataset.images(pristine), labels.seam[pristine] > 0
+    images, joined = dataset.images(pristine), labels.cutmix_width[pristine] > 0
     assert 0.3 < joined.float().mean() < 0.7
     for i, image in zip(pristine.tolist(), images):
-        width = int(np.ceil(labels.seam[i].item() * image.shape[2]))
+        width = int(np.ceil(labels.cutmix_width[i].item() * image.shape[2]))
         assert width == 0 or 0.25 * image.shape[2] <= width <= 0.75 * image.shape[2] + 1
         expected = crops.images[labels.reference[i]].clone()
         expected[:, :, :width] = crops.images[labels.neighbour[i], :, :, :width]
@@ -215,7 +215,7 @@ def test_join_replaces_one_side_of_every_second_image(crops):
 def test_turning_and_joining_change_no_other_draw(crops):
     plain, changed = (
         DistortedImageDataset(crops).labels,
-        DistortedImageDataset(crops, turn=True, join=True).labels,
+        DistortedImageDataset(crops, flip=True, cutmix=True).labels,
     )
     for name in ("key", "steps", "step_level", "step_direction", "quality"):
         assert torch.equal(getattr(plain, name), getattr(changed, name))

@@ -26,7 +26,7 @@ from ablations.judge import (
 )
 from ablations.old_labels import OldDataset, old_quality
 from ablations.tested import read_columns
-from distortions.standard import DISTORTION_TYPES
+from distortions.registry import DISTORTION_TYPES
 from models.mixture import REG_COVAR, Mixture
 from tests.helpers import run_afresh, run_preloaded
 
@@ -332,12 +332,12 @@ def test_a_cluster_loss_brings_embeddings_closer_to_their_components(name):
 
 
 def test_the_old_datasets_images_are_pristine_and_carry_the_references_labels(crops):
-    dataset = OldDataset(crops, DISTORTION_TYPES, 5, turn=True, join=True)
+    dataset = OldDataset(crops, DISTORTION_TYPES, 5, flip=True, cutmix=True)
     labels = dataset.labels
     assert (
         (labels.type == len(dataset.types)).all()
         and (labels.steps == -1).all()
-        and (labels.seam == 0).all()
+        and (labels.cutmix_width == 0).all()
     )
     assert torch.allclose(
         old_quality(dataset.images(torch.arange(60))), labels.quality[:60], atol=1e-3
@@ -408,4 +408,4 @@ def test_the_diagonal_fit_is_sklearns_in_the_shape_of_full_covariances(monkeypat
         3, covariance_type="diag", reg_covar=REG_COVAR, n_init=5, random_state=0
     ).fit(z)
     ours = mixture.log_joint(torch.from_numpy(embeddings)).logsumexp(1).numpy()
-    assert np.allclose(ours, oracle.score_samples(z), atol=0.01) and mixture.kept == 1
+    assert np.allclose(ours, oracle.score_samples(z), atol=0.01) and mixture.label_stability == 1

@@ -17,12 +17,12 @@ from benchmarks.bare_work import BareEpoch
 from benchmarks.inference import photograph, tiles_of
 from benchmarks.spans import run as run_in_place
 from benchmarks.timing import medians
-from distortions.standard import DISTORTION_TYPES
+from distortions.registry import DISTORTION_TYPES
 from models import load_run
 from models.inference import build, tile_corners
 from models.quality_net import QualityNet
 from tests.helpers import run_preloaded
-from training.muon import ITERATIONS, orthogonalized
+from training.muon import ITERATIONS, orthogonalize
 from utils.device import has_bfloat16
 
 pytestmark = pytest.mark.slow
@@ -141,7 +141,7 @@ def test_the_optimizers_matrices_take_no_longer_than_a_few_of_float32s_products(
         for _ in range(ITERATIONS):
             (matrix @ matrix.T) @ matrix
 
-    seconds = medians({"step": lambda: orthogonalized(matrix), "products": products}, rounds=9)
+    seconds = medians({"step": lambda: orthogonalize(matrix), "products": products}, rounds=9)
     assert (
         seconds["step"] < 5 * seconds["products"]
     )  # bfloat16 where the CPU has none takes over ten times as long

@@ -31,7 +31,7 @@ def is_rounded(result, expected):
 def both_ways(request, monkeypatch):
     if request.param == "as a batch":
         for module in ("distortions.uint8_ops", "distortions.filters"):
-            monkeypatch.setattr(f"{module}.one_by_one", lambda images: False)
+            monkeypatch.setattr(f"{module}.on_cpu", lambda images: False)
 
 
 @pytest.mark.parametrize("border", BORDERS)

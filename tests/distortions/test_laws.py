@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distortions.filters import motion_kernel
-from distortions.jpeg import emulate, jpeg_round_trip
-from distortions.standard import (
+from distortions.jpeg import jpeg_batched, jpeg_round_trip
+from distortions.registry import (
     DISTORTION_TYPES,
     DISTORTIONS,
     LUMA,
@@ -24,7 +24,7 @@ from distortions.standard import (
     select_types,
 )
 from references.sources import load_photo
-from utils.rng import make_key
+from utils.rng import fold_in
 
 EXACT = (
     "jpeg_compression",
@@ -43,7 +43,7 @@ SIGNED = [
 def run(name, images, level, direction=1, keys=None):
     """Distort all images by one type; level a number or one an image."""
     count = len(images)
-    keys = make_key(7, torch.arange(count)) if keys is None else keys
+    keys = fold_in(7, torch.arange(count)) if keys is None else keys
     levels = torch.as_tensor(level, dtype=torch.float32).expand(count)
     return distort(
         images,
@@ -91,7 +91,7 @@ def test_one_by_one_and_as_a_batch_they_agree_within_a_grey_level(
     levels = torch.linspace(0, 1, len(images))
     alone = run(name, images, levels, direction)
     for module in ("distortions.uint8_ops", "distortions.filters", "distortions.jpeg"):
-        monkeypatch.setattr(f"{module}.one_by_one", lambda images: False)  # as on a GPU
+        monkeypatch.setattr(f"{module}.on_cpu", lambda images: False)  # as on a GPU
     difference = (run(name, images, levels, direction).int() - alone.int()).abs()
     assert difference.max() <= 1 and difference.float().mean() < 0.01
     assert name not in EXACT or difference.max() == 0
@@ -118,7 +118,7 @@ def test_an_image_depends_on_neither_its_batch_nor_its_place(name, height, width
     )
     images, keys, levels = (
         (255 * images).byte(),
-        make_key(3, torch.arange(257)),
+        fold_in(3, torch.arange(257)),
         torch.linspace(1, 0.2, 257),
     )
     together = run(name, images, levels, -1, keys)
@@ -134,7 +134,7 @@ def test_images_of_all_types_stay_in_their_places(crops):
     images, levels, keys = (
         crops.images[:36],
         torch.linspace(0.2, 1, 36),
-        make_key(1, torch.arange(36)),
+        fold_in(1, torch.arange(36)),
     )
     mixed = distort(images, DISTORTION_TYPES, label, levels, torch.ones(36), keys)
     for i in range(36):
@@ -177,7 +177,7 @@ def test_emulated_jpeg_is_libjpegs_byte_for_byte(setting, height, width):
     noise = torch.randint(0, 256, (5, 3, height, width)).byte()
     images = torch.cat([photos(height, width), noise, 255 * (noise > 127).byte()])
     qualities = torch.full((len(images),), float(setting))
-    assert torch.equal(emulate(images, qualities), jpeg_round_trip(images, qualities))
+    assert torch.equal(jpeg_batched(images, qualities), jpeg_round_trip(images, qualities))
 
 
 @pytest.mark.parametrize("setting", (3, 7, 12, 18, 26, 75))

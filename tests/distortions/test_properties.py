@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from distortions.standard import DISTORTIONS, apply_distortion, distort, quality_of
+from distortions.registry import DISTORTIONS, apply_distortion, distort, quality_of
 from models.inference import Run, build
 from utils.errors import UserError
 from utils.images import to_rgb
-from utils.rng import make_key
+from utils.rng import fold_in
 
 SIDES, LEVELS, SIGNS = st.integers(8, 70), st.floats(0, 1, width=32), st.sampled_from((-1, 1))
 NOT_UINT8 = (
@@ -48,7 +48,7 @@ def test_a_distortion_does_not_depend_on_the_order_of_its_batch(
     count = len(how)
     images, keys = (
         torch.from_numpy(pixels(count, 3, height, width)),
-        make_key(3, torch.arange(count)),
+        fold_in(3, torch.arange(count)),
     )
     level, sign = (
         torch.tensor([h[0] for h in how], dtype=real),

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from distortions.standard import DISTORTION_TYPES, DISTORTIONS
+from distortions.registry import DISTORTION_TYPES, DISTORTIONS
 from evaluation import plots
 
 CLASSES = (*DISTORTION_TYPES, "pristine")

@@ -41,7 +41,7 @@ def test_the_fit_finds_what_is_there():
     mixture.refit(embeddings, seed=0)
     clusters = mixture.assign(embeddings)
     assert all(len(set(which[clusters == k])) == 1 for k in range(4))
-    assert mixture.kept.isnan()
+    assert mixture.label_stability.isnan()
 
 
 def test_a_refit_on_the_same_embeddings_changes_nothing():
@@ -50,7 +50,7 @@ def test_a_refit_on_the_same_embeddings_changes_nothing():
     mixture.refit(embeddings, seed=0)
     means = mixture.means.clone()
     mixture.refit(embeddings, seed=1)
-    assert mixture.kept == 1
+    assert mixture.label_stability == 1
     assert torch.allclose(mixture.means, means, atol=1e-2)
 
 
@@ -101,7 +101,7 @@ def test_auto_finds_the_number_of_clusters_and_says_why():
     assert len(mixture.weights) == 3 and (mixture.assign(embeddings[which > 0]) < 3).all()
     kept = mixture.assign(embeddings[which > 0]) == before[which > 0]
     assert (
-        mixture.kept == kept.mean() > 0.6
+        mixture.label_stability == kept.mean() > 0.6
     )  # of three clusters one at most had the number 3, that is gone
 
 
@@ -117,12 +117,12 @@ def test_calibration_flags_a_twentieth():
     embeddings, _ = blobs(2000)
     mixture = Mixture(4, 5)
     mixture.refit(embeddings, seed=0)
-    assert mixture.unknown_below.isnan()
+    assert mixture.ood_threshold.isnan()
     mixture.calibrate(embeddings)
     likelihoods = mixture.log_joint(torch.from_numpy(embeddings)).logsumexp(1)
-    assert (likelihoods < mixture.unknown_below).double().mean() == 0.05
+    assert (likelihoods < mixture.ood_threshold).double().mean() == 0.05
     mixture.refit(embeddings, seed=0)
-    assert mixture.unknown_below.isnan()
+    assert mixture.ood_threshold.isnan()
 
 
 def test_a_permuted_fit_is_put_back(monkeypatch):
@@ -140,7 +140,7 @@ def test_a_permuted_fit_is_put_back(monkeypatch):
 
     monkeypatch.setattr(Mixture, "_fit", permuted_fit)
     mixture.refit(embeddings, seed=0)
-    assert mixture.kept == 1
+    assert mixture.label_stability == 1
     assert np.array_equal(mixture.assign(embeddings), before)
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from models import load_run
 from models.inference import Run, build, tile_corners
 from models.mixture import Mixture
-from models.quality_net import SINGLE_PIXEL, STEMS, QualityNet, resolve_stem
-from training.losses import balanced, cluster_loss, quality_loss, type_loss
+from models.quality_net import SINGLE_PIXEL_SIDE, STEMS, QualityNet, resolve_stem
+from training.losses import balanced_assignment, cluster_loss, quality_loss, type_loss
 from utils.checkpoint import save_checkpoint
 from utils.device import choose_device
 
@@ -25,7 +25,7 @@ def run(module_folder):
     torch.manual_seed(0)
     model, mixture = build(CONFIG)
     mixture.refit(np.random.default_rng(0).normal(size=(300, 16)), seed=0)
-    mixture.unknown_below.fill_(UNKNOWN_BELOW)
+    mixture.ood_threshold.fill_(UNKNOWN_BELOW)
     state = {"config": CONFIG, "reference_digests": [], "epoch": 4, "model": model.state_dict(),
              "mixture": mixture.state_dict(), "finished": True}  # fmt: skip
     save_checkpoint(module_folder / "best.pt", state)
@@ -93,7 +93,7 @@ def test_the_largest_image_with_a_single_pixel_under_a_stride_is_known(backbone,
         sides.clear()
         model(torch.zeros((1, 3, size, size), dtype=torch.uint8))
         single += [size] * (min(sides) == 1)
-    assert max(single) == SINGLE_PIXEL[stem]
+    assert max(single) == SINGLE_PIXEL_SIDE[stem]
 
 
 def test_the_small_stem_starts_from_an_orthogonal_basis_and_its_negative():
@@ -145,7 +145,7 @@ def test_cluster_loss_is_a_tenth_of_the_cross_entropy_to_the_balanced_assignment
     embeddings = torch.tensor(rng.normal(size=(64, 4)) + 2, dtype=torch.float32, requires_grad=True)
     logits = mixture.log_joint(embeddings) / 4
     expected = 0.1 * F.cross_entropy(
-        logits, balanced(logits.detach().log_softmax(1), mixture.weights)
+        logits, balanced_assignment(logits.detach().log_softmax(1), mixture.weights)
     )
     loss = cluster_loss(mixture, embeddings)
     assert loss.dtype == torch.float32 and torch.isclose(loss.double(), expected)
@@ -156,7 +156,7 @@ def test_cluster_loss_is_a_tenth_of_the_cross_entropy_to_the_balanced_assignment
 def test_assignments_go_towards_the_shares_of_the_fit_the_surest_first():
     """A batch that would all go to the first of two components, some images more surely than others."""
     first = torch.linspace(0.55, 0.95, 128)
-    assignment = balanced(torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25]))
+    assignment = balanced_assignment(torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25]))
     assert (
         torch.allclose(assignment.sum(1), torch.ones(128))
         and (assignment[1:, 0] >= assignment[:-1, 0]).all()
@@ -166,13 +166,13 @@ def test_assignments_go_towards_the_shares_of_the_fit_the_surest_first():
 
 def test_a_batch_that_has_the_shares_of_the_fit_stays():
     first = torch.cat([torch.linspace(0.65, 0.95, 96), torch.linspace(0.05, 0.35, 32)])
-    assignment = balanced(torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25]))
+    assignment = balanced_assignment(torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25]))
     assert (assignment.argmax(1) == torch.tensor([0] * 96 + [1] * 32)).all()
 
 
 @pytest.mark.parametrize("share", (0.5, 0.05))
 def test_a_single_sure_image_stays_even_in_a_small_component(share):
-    assignment = balanced(torch.tensor([[0.9, 0.1]]).log(), torch.tensor([share, 1 - share]))
+    assignment = balanced_assignment(torch.tensor([[0.9, 0.1]]).log(), torch.tensor([share, 1 - share]))
     assert assignment[0, 0] > 0.9
 
 

@@ -68,7 +68,7 @@ def huge_jpeg(path):
 
 
 def huge_webp(path):
-    canvas = b"\0" * 4 + 2 * (2**16 - 2).to_bytes(
+    canvas = b"\0" * 4 + 2 * (2**16 - 2).to_uint8(
         3, "little"
     )  # 65535, about the most that the format can say
     path.write_bytes(b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + canvas)

@@ -97,9 +97,9 @@ def test_a_run_with_a_cache_has_the_digests_of_one_without(tmp_path):
     )
     train_part, val_part = load_training_references(*where)
     test_part, _ = load_test_references(str(tmp_path / "images"), 5, 16, "none", 0, 0)
-    datasets = (DistortedImageDataset(train_part, turn=True, join=True),
-                DistortedImageDataset(val_part, part="val", redistort=False),
-                DistortedImageDataset(test_part, part="test", redistort=False))  # fmt: skip
+    datasets = (DistortedImageDataset(train_part, flip=True, cutmix=True),
+                DistortedImageDataset(val_part, split="val", redistort=False),
+                DistortedImageDataset(test_part, split="test", redistort=False))  # fmt: skip
     digests = [dataset.digest() for dataset in datasets]
     config = json.loads((run / "config.json").read_text())
     assert config["digest"] == digests[0] + digests[1] and "cache_dir" not in config

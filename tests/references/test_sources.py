@@ -239,7 +239,7 @@ def test_cifar10_parts_and_sizes(monkeypatch):
         part: np.random.default_rng(i).integers(0, 256, (30, 32, 32, 3), np.uint8)
         for i, part in enumerate(("train", "test"))
     }
-    monkeypatch.setattr(sources, "_cifar10", lambda root, part: arrays[part])
+    monkeypatch.setattr(sources, "_load_cifar10", lambda root, part: arrays[part])
     assert resolve_source("auto", "data") == ("cifar10", None)
     train, val, test = train_val_test("cifar10", 20, 10, 30)
     assert {tuple(image.flatten()) for image in test.images.permute(0, 2, 3, 1).numpy()} == {

@@ -59,7 +59,7 @@ def copied(run, tmp_path, monkeypatch):
     shutil.copytree(
         run, copy, copy_function=lambda a, b: (os.link if a.endswith(".pt") else shutil.copy)(a, b)
     )
-    monkeypatch.setattr(train_with_distortions, "make_deterministic", torch.manual_seed)
+    monkeypatch.setattr(train_with_distortions, "seed_everything", torch.manual_seed)
     return copy
 
 
@@ -258,7 +258,7 @@ def test_a_folder_lost_in_mid_run_stays_lost_and_another_in_its_place_untouched(
             (halfway / "lock").touch()
         return own_evaluate(*args)
 
-    monkeypatch.setattr(train_with_distortions, "evaluate", evaluate)
+    monkeypatch.setattr(train_with_distortions, "validate", evaluate)
     assert "experiments/halfway was deleted or moved while its run was under way" in stopped(
         halfway
     )
@@ -339,7 +339,7 @@ def test_an_interrupted_fit_ends_at_once_and_says_how_to_go_on(
 
 def test_interrupted_in_its_first_epoch_a_run_goes_on_by_resume(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_with_distortions, "make_deterministic", torch.manual_seed)
+    monkeypatch.setattr(train_with_distortions, "seed_everything", torch.manual_seed)
     monkeypatch.setattr(train_with_distortions, "train_one_epoch", raising(KeyboardInterrupt()))
     with pytest.raises(SystemExit):
         train(Path("experiments/new"), *FLAGS)
@@ -363,7 +363,7 @@ def test_interrupted_before_it_begins_a_run_is_started_again(halfway, monkeypatc
 
 
 def test_a_loss_that_is_not_finite_stops_the_epoch_soon(halfway, monkeypatch):
-    own_losses, steps = loop.losses_of, []
+    own_losses, steps = loop.compute_losses, []
 
     def losses_of(state, images, *rest):
         steps.append(len(images))
@@ -376,9 +376,9 @@ def test_a_loss_that_is_not_finite_stops_the_epoch_soon(halfway, monkeypatch):
     monkeypatch.setattr(
         "torch.optim.lr_scheduler.OneCycleLR.step", lambda schedule: None
     )  # it would count the steps
-    monkeypatch.setattr(loop, "losses_of", losses_of)
+    monkeypatch.setattr(loop, "compute_losses", losses_of)
     monkeypatch.setattr(loop, "training_batches", many_batches)
-    monkeypatch.setattr(loop, "CHECK_INTERVAL", 2)
+    monkeypatch.setattr(loop, "FINITE_CHECK_INTERVAL", 2)
     line = stopped(halfway)
     assert (
         line.startswith("error: epoch 3: the loss is not finite")
@@ -415,7 +415,7 @@ def test_a_mixture_that_cannot_be_fitted_is_told_with_its_epoch(halfway, monkeyp
 
 def test_too_little_gpu_memory_is_told_with_its_epoch(halfway, monkeypatch):
     monkeypatch.setattr(
-        loop, "losses_of", raising(torch.OutOfMemoryError("CUDA out of memory. Tried …\nGPU 0"))
+        loop, "compute_losses", raising(torch.OutOfMemoryError("CUDA out of memory. Tried …\nGPU 0"))
     )
     line = stopped(halfway)
     assert line.startswith(

@@ -200,7 +200,7 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
 ):
     """Scores are given; the run is interrupted after the fifth epoch."""
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(train_with_distortions, "make_deterministic", torch.manual_seed)
+    monkeypatch.setattr(train_with_distortions, "seed_everything", torch.manual_seed)
     scores, kept = (
         iter((nan, 0.8, 0.793, 0.786, nan, KeyboardInterrupt, 0.788, 0.81, 0.802, 0.799)),
         [],
@@ -218,7 +218,7 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
             kept.append(state["epoch"])
         own_save(path, state, previous)
 
-    monkeypatch.setattr(train_with_distortions, "evaluate", evaluate)
+    monkeypatch.setattr(train_with_distortions, "validate", evaluate)
     monkeypatch.setattr(checkpointing, "save_checkpoint", save)
     flags = f"--experiment_name ties {TINY} --batch_size 48 --epochs 9 --save_interval 0".split()
     with pytest.raises(KeyboardInterrupt):
@@ -232,7 +232,7 @@ def test_what_is_kept_has_batch_norm_statistics_of_more_images_than_an_epochs_en
     train(workplace, "settled", "--train_samples 80 --batch_size 64 --epochs 1 --no-amp")
     folder = workplace / "experiments" / "settled"
     references, _ = load_training_references("photos", 80, 6, 16, "data", 0)
-    dataset = DistortedImageDataset(references, distortions_per_image=3, turn=True, join=True)
+    dataset = DistortedImageDataset(references, distortions_per_image=3, flip=True, cutmix=True)
     batches = [images for images, _ in dataset.batches(loop.epoch_order(dataset, 0, 0), 64)]
     model = load_run(folder, device="cpu").model
     for name, count in (("last.prev.pt", 256), ("last.pt", 320), ("best.pt", 320)):
@@ -244,7 +244,7 @@ def test_what_is_kept_has_batch_norm_statistics_of_more_images_than_an_epochs_en
     before, after = ((folder / name).stat().st_size for name in ("last.prev.pt", "last.pt"))
     assert after < 1.01 * before  # no network is in it twice
     flags = SimpleNamespace(seed=0, batch_size=64, amp=False, lr=1e-3)
-    loop.settle_batch_norm(model, dataset, 0, flags, count=1)  # from which nothing can be learned
+    loop.update_bn_statistics(model, dataset, 0, flags, count=1)  # from which nothing can be learned
     settled = model.backbone.bn1.running_mean.clone()
     update_bn(batches[:1], model)
     assert torch.allclose(model.backbone.bn1.running_mean, settled, atol=1e-5)

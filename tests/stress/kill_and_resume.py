@@ -36,12 +36,12 @@ from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.errors import UserError
 from utils.files import append_line, write_json
 
-# 264 images an epoch: more than BATCH_NORM_IMAGES.
+# 264 images an epoch: more than BN_IMAGES.
 FLAGS = """--references photos --image_size 8 --train_samples 66 --val_samples 4 --distortions_per_image 3 --epochs 4
            --batch_size 66 --refit_interval 1 --save_interval 0 --device cpu""".split()
 SELDOM = "--save_interval=0.5"  # seconds, a few epochs: half of the runs train some again
 COMPARED = ("log", "best.pt", "last.pt", "test")
-TITLES = [
+METRIC_TITLES = [
     f"| killed | epochs logged | resumed | {' | '.join(COMPARED)} |",
     "|---" * (3 + len(COMPARED)) + "|",
 ]
@@ -214,7 +214,7 @@ def main(args):
             )
         calls = json.loads((folder / "alone.calls.json").read_text())
         seconds = (alone / "best.pt").stat().st_mtime - (alone / "config.json").stat().st_mtime
-        print("\n".join(TITLES), flush=True)
+        print("\n".join(METRIC_TITLES), flush=True)
         for i in range(args.kills):
             name = f"run{i}"
             row = one_kill(folder, name, i, calls, seconds, drawn)
@@ -256,7 +256,7 @@ def write_results(rows, folder):
     words = f"{len(rows) - len(differ)} of {len(rows)} runs ended like the run that was left alone."
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "faults.md").write_text(
-        "\n".join([*TITLES, *map(as_text, rows), "", words, ""]), encoding="utf-8"
+        "\n".join([*METRIC_TITLES, *map(as_text, rows), "", words, ""]), encoding="utf-8"
     )
     write_json(folder / "faults.json", {"kills": rows})
     print(f"\n{words}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.muon import ITERATIONS, QUINTIC, RATE, Muon, orthogonalized
+from training.muon import ITERATIONS, QUINTIC, LR_FACTOR, Muon, orthogonalize
 
 
 @pytest.fixture(params=(True, False), ids=("bfloat16", "float32"), autouse=True)
@@ -19,7 +19,7 @@ def in_bfloat16(request, monkeypatch):
 def test_a_step_points_where_the_polar_factor_does(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    step = orthogonalized(matrix)
+    step = orthogonalize(matrix)
     assert nn.functional.cosine_similarity(step.flatten(), (u @ v).flatten(), dim=0) > 0.97
     values = torch.linalg.svdvals(step)
     assert 0.5 < values.min() and values.max() < 1.3
@@ -30,7 +30,7 @@ def test_small_singular_values_grow_and_the_others_are_made_about_equal():
     u, _, v = torch.linalg.svd(torch.randn((128, 1152), generator=generator), full_matrices=False)
     values = torch.arange(1, 129) ** -2.0
     values = values / values.norm()
-    grown = (u.T @ orthogonalized(u * values @ v) @ v.T).diag()
+    grown = (u.T @ orthogonalize(u * values @ v) @ v.T).diag()
     large = values > 0.01
     assert 0.5 < grown[large].min() and grown.max() < 1.3
     assert (grown[-40:] / values[-40:]).median() == pytest.approx(140, rel=0.1) and large.sum() == 9
@@ -45,7 +45,7 @@ def test_each_way_makes_of_every_singular_value_what_the_polynomial_does(in_bflo
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         expected = a * expected + b * expected**3 + c * expected**5
-    made = u.T @ orthogonalized(u * values @ v) @ v.T
+    made = u.T @ orthogonalize(u * values @ v) @ v.T
     if in_bfloat16:
         assert (made - expected.diag()).norm() < 0.15 * expected.norm()
     else:
@@ -71,8 +71,8 @@ def test_all_but_kernels_take_adamws_step():
         net(images).square().mean().backward()
         optimizer.step()
     assert torch.equal(model[2].weight, twin[2].weight) and torch.equal(model[0].bias, twin[0].bias)
-    values = torch.linalg.svdvals((model[0].weight - (1 - RATE * 1e-2) * kernel).flatten(1))
-    assert (0.5 * RATE * 1e-3 < values).all() and (values < 1.3 * RATE * 1e-3).all()
+    values = torch.linalg.svdvals((model[0].weight - (1 - LR_FACTOR * 1e-2) * kernel).flatten(1))
+    assert (0.5 * LR_FACTOR * 1e-3 < values).all() and (values < 1.3 * LR_FACTOR * 1e-3).all()
 
 
 def test_a_saved_optimizer_goes_on_alike():
@@ -105,4 +105,4 @@ def test_a_kernel_goes_on_along_its_momentum():
         places.append(kernel.detach().clone())
     first, second = places[1] - places[0], places[2] - places[1]
     assert nn.functional.cosine_similarity(first.flatten(), second.flatten(), dim=0) > 0.99
-    assert second.norm() > RATE * 1e-3
+    assert second.norm() > LR_FACTOR * 1e-3

@@ -45,12 +45,12 @@ def _run(rank, function, folder):
 
 def numbers():
     order = torch.arange(7)
-    mine = distributed.part(7)
+    mine = distributed.shard_indices(7)
     return {
-        "shares": distributed.share(order),
-        "total": distributed.total(torch.tensor([1.0, 2.0 + distributed.rank()])),
-        "gathered": distributed.gathered(10.0 * mine[:, None], 7),
-        "weight": float(distributed.weight(3 - distributed.rank(), "cpu")),
+        "shares": distributed.shard(order),
+        "total": distributed.all_reduce_sum(torch.tensor([1.0, 2.0 + distributed.get_rank()])),
+        "gathered": distributed.all_gather(10.0 * mine[:, None], 7),
+        "weight": float(distributed.batch_share(3 - distributed.get_rank(), "cpu")),
     }
 
 
@@ -74,8 +74,8 @@ def step():
     """Gradients and statistics of a step in which the processes share 11 images."""
     model = distributed.share_batch_norm(network()).train()
     images = torch.randn(11, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    mine = distributed.share(torch.arange(11))
-    (model(images[mine]).square().mean() * distributed.weight(len(mine), "cpu")).backward()
+    mine = distributed.shard(torch.arange(11))
+    (model(images[mine]).square().mean() * distributed.batch_share(len(mine), "cpu")).backward()
     distributed.total_gradients(model)
     return {"gradients": [p.grad for p in model.parameters()], "state": model.state_dict()}
 
@@ -96,7 +96,7 @@ class Stop(Exception):
 def smooth_network():
     """A ResNet without kinks. At a ReLU's zero, or where two pixels tie in max-pool, float32's rounding decides, and a
     single unit that falls to the other side moves the gradients of the first layers by some thousandths."""
-    original = quality_net._backbone
+    original = quality_net._make_backbone
 
     def backbone(*args):
         network = original(*args)
@@ -107,7 +107,7 @@ def smooth_network():
         network.maxpool = nn.AvgPool2d(3, stride=2, padding=1)
         return network
 
-    return patch.object(quality_net, "_backbone", backbone)
+    return patch.object(quality_net, "_make_backbone", backbone)
 
 
 def gradients_of_first_step(folder):
@@ -115,7 +115,7 @@ def gradients_of_first_step(folder):
     met = {}
 
     def start(model, *others):
-        state = loop.start_training(model, *others)
+        state = loop.create_state(model, *others)
 
         def stop():
             met.update((name, parameter.grad) for name, parameter in model.named_parameters())
@@ -124,9 +124,9 @@ def gradients_of_first_step(folder):
         state.optimizer.step = stop
         return state
 
-    flags = f"--experiment_name first_{distributed.count()} {TINY}".split()
+    flags = f"--experiment_name first_{distributed.get_world_size()} {TINY}".split()
     with smooth_network(), contextlib.chdir(folder), contextlib.suppress(Stop):
-        with patch.object(script, "start_training", start):
+        with patch.object(script, "create_state", start):
             script.main(script.parse_args(flags))
     return met
 
