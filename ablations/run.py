@@ -40,7 +40,7 @@ from ablations.tables import (
 from evaluation import plots
 from models.mixture import Mixture
 from references.sources import resolve_source
-from tests.preloaded import preloaded
+from tests.helpers import preloaded_context as preloaded
 from training.checkpointing import read_log, read_metrics
 from utils.cli import MAX_SEED, HelpFormatter, int_in_range, run_script
 from utils.errors import UserError

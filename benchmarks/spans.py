@@ -14,7 +14,7 @@ import torch
 
 import train_with_distortions as script
 from references.sources import absolute
-from tests.preloaded import LATE_IMPORTS
+from tests.helpers import LATE_IMPORTS
 
 
 def flags_of(args):

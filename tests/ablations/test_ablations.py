@@ -28,7 +28,7 @@ from ablations.old_labels import OldDataset, old_quality
 from ablations.tested import read_columns
 from distortions.registry import DISTORTION_TYPES
 from models.mixture import REG_COVAR, Mixture
-from tests.helpers import run_afresh, run_preloaded
+from tests.helpers import run_afresh, run_script
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def benchmark(command, folder, status=0):
     name, *flags = shlex.split(command)
-    ended, output, problem = run_preloaded(
+    ended, output, problem = run_script(
         f"ablations.{name.removesuffix('.py').replace('recipe', 'run')}", flags, folder
     )
     assert ended == status, output + problem

@@ -21,7 +21,7 @@ from distortions.registry import DISTORTION_TYPES
 from models import load_run
 from models.inference import build, tile_corners
 from models.quality_net import QualityNet
-from tests.helpers import run_preloaded
+from tests.helpers import run_script
 from training.muon import ITERATIONS, orthogonalize
 from utils.device import has_bfloat16
 
@@ -34,7 +34,7 @@ TINY = "--references photos --image_size 16 --train_samples 8 --val_samples 4 --
 def run(script, folder):
     name, *flags = shlex.split(script.removeprefix("-m "))
     target = ROOT / name if name.endswith(".py") else name
-    ended, output, problem = run_preloaded(target, flags, folder)
+    ended, output, problem = run_script(target, flags, folder)
     assert ended == 0, output + problem
     return output
 

@@ -156,7 +156,9 @@ def test_cluster_loss_is_a_tenth_of_the_cross_entropy_to_the_balanced_assignment
 def test_assignments_go_towards_the_shares_of_the_fit_the_surest_first():
     """A batch that would all go to the first of two components, some images more surely than others."""
     first = torch.linspace(0.55, 0.95, 128)
-    assignment = balanced_assignment(torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25]))
+    assignment = balanced_assignment(
+        torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25])
+    )
     assert (
         torch.allclose(assignment.sum(1), torch.ones(128))
         and (assignment[1:, 0] >= assignment[:-1, 0]).all()
@@ -166,13 +168,17 @@ def test_assignments_go_towards_the_shares_of_the_fit_the_surest_first():
 
 def test_a_batch_that_has_the_shares_of_the_fit_stays():
     first = torch.cat([torch.linspace(0.65, 0.95, 96), torch.linspace(0.05, 0.35, 32)])
-    assignment = balanced_assignment(torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25]))
+    assignment = balanced_assignment(
+        torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25])
+    )
     assert (assignment.argmax(1) == torch.tensor([0] * 96 + [1] * 32)).all()
 
 
 @pytest.mark.parametrize("share", (0.5, 0.05))
 def test_a_single_sure_image_stays_even_in_a_small_component(share):
-    assignment = balanced_assignment(torch.tensor([[0.9, 0.1]]).log(), torch.tensor([share, 1 - share]))
+    assignment = balanced_assignment(
+        torch.tensor([[0.9, 0.1]]).log(), torch.tensor([share, 1 - share])
+    )
     assert assignment[0, 0] > 0.9
 
 

@@ -18,7 +18,7 @@ import display_viz_english
 import summarize_runs
 import test_with_viz
 import train_with_distortions
-from tests.preloaded import preloaded
+from tests.helpers import preloaded_context as preloaded
 from tests.stress import kill_and_resume
 from training import checkpointing, loop
 from utils import files

@@ -21,7 +21,7 @@ import train_with_distortions
 from distorted_dataset import DistortedImageDataset
 from models import load_run
 from references.sources import load_training_references
-from tests.helpers import run_afresh, run_preloaded
+from tests.helpers import run_afresh, run_script
 from training import checkpointing, loop
 from utils.checkpoint import load_checkpoint
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = "--references photos --image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 3 --batch_size 24 --refit_interval 1 --device cpu"  # fmt: skip
 
 
-def script(command, folder, code=ROOT, status=0, run=run_preloaded):
+def script(command, folder, code=ROOT, status=0, run=run_script):
     """Run a documented command line in a folder; returns (stdout, stderr)."""
     name, *flags = command.removeprefix("python ").removeprefix("-m ").split()
     ended, output, problem = run(code / name if name.endswith(".py") else name, flags, folder)
@@ -252,7 +252,7 @@ def test_what_is_kept_has_batch_norm_statistics_of_more_images_than_an_epochs_en
 
 @pytest.mark.parametrize("epochs", (1, 5))
 def test_the_shortest_runs_train_and_repeat(tmp_path, epochs):
-    for name, run in (("short", run_preloaded), ("again", run_afresh)):
+    for name, run in (("short", run_script), ("again", run_afresh)):
         sizes = f"--train_samples 2 --val_samples 2 --batch_size 8 --image_size 8 --epochs {epochs}"
         train(tmp_path, name, sizes, run=run)
     assert len(log_of(tmp_path, "short")) == epochs and log_of(tmp_path, "short") == log_of(

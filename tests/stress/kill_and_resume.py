@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tests.preloaded import preloaded
+from tests.helpers import preloaded_context as preloaded
 from training.checkpointing import read_log, read_metrics
 from utils.checkpoint import load_checkpoint
 from utils.cli import HelpFormatter, int_in_range, run_script

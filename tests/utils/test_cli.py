@@ -22,7 +22,7 @@ def test_flags_refuse_values_out_of_range(parse, text, message):
 
 def test_values_in_range_are_taken():
     assert int_in_range(1)("7") == 7 and float_in_range(0)("1e-3") == 1e-3
-    assert whole_or_auto(2)("auto") == "auto" and whole_or_auto(2)("2") == 2
+    assert int_or_auto(2)("auto") == "auto" and int_or_auto(2)("2") == 2
 
 
 def test_a_users_mistake_is_one_line_and_a_defect_keeps_its_traceback():

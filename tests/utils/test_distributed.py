@@ -157,10 +157,7 @@ def run(folder, name):
 
     flags = f"--experiment_name {name} {TINY} --lr 1e-4".split()
     with smooth_network(), contextlib.chdir(folder), patch.object(loop, "Muon", descent):
-        with (
-            patch.object(script, "refit", refit),
-            patch.object(loop, "cluster_measures", measure),
-        ):
+        with patch.object(script, "refit", refit), patch.object(loop, "cluster_measures", measure):
             script.main(script.parse_args(flags))
     return mixtures, clusters
 

@@ -1,0 +1,88 @@
+"""Laws of Run.predict that hold for any size, view and order of a batch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from models.inference import Run, build
+from tests.distortions.test_properties import NOT_UINT8
+from utils.errors import UserError
+
+SIDES = st.integers(8, 70)
+CONFIG = {
+    "backbone": "resnet18",
+    "stem": "small",
+    "embedding_dim": 16,
+    "n_clusters": 3,
+    "type_loss_weight": 0.1,
+    "types": ["gaussian_blur", "rain"],
+    "image_size": 32,
+    "recipe": {"cosine_stem": True, "covariance": "full", "match_refits": True},
+}
+VIEWS = {
+    "mirrored": lambda x: x[..., ::-1],
+    "strided": lambda x: x[:, :, ::2],
+    "transposed": lambda x: x.swapaxes(2, 3),
+    "tensor": torch.from_numpy,
+    "PIL": lambda x: list(map(Image.fromarray, x.transpose(0, 2, 3, 1))),
+}
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A run with random weights, and a mixture of random embeddings."""
+    torch.manual_seed(0)
+    model, mixture = build(CONFIG)
+    mixture.refit(np.random.default_rng(0).normal(size=(300, 16)), seed=0)
+    return Run(model, mixture, {"config": CONFIG, "reference_digests": [], "epoch": 0})
+
+
+def make_pixels(*shape, seed=0):
+    values = np.random.default_rng(seed).integers(-128, 384, shape)
+    return values.clip(0, 255).astype(np.uint8)
+
+
+@settings(max_examples=10, deadline=None)
+@given(SIDES, SIDES, st.integers(2, 4), st.randoms(use_true_random=False), st.integers(0, 99))
+def test_the_order_of_a_batch_does_not_matter(run, height, width, count, random, seed):
+    images = make_pixels(count, 3, height, width, seed=seed)
+    order = random.sample(range(count), count)
+
+    predictions = run.predict(images)
+    permuted = run.predict(images[order])
+
+    for values, permuted_values in zip(predictions, permuted):
+        assert len(values) == count
+        assert np.isfinite(values).all()
+        assert np.allclose(permuted_values, values[order], atol=1e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(SIDES, SIDES, st.integers(0, 99))
+def test_predictions_are_in_their_ranges(run, height, width, seed):
+    predictions = run.predict(make_pixels(2, 3, height, width, seed=seed))
+
+    assert (predictions.qualities >= 0).all()
+    assert (predictions.qualities <= 100).all()
+    assert np.allclose(predictions.responsibilities.sum(1), 1, atol=1e-5)
+    assert np.allclose(predictions.type_probabilities.sum(1), 1, atol=1e-5)
+
+
+@settings(max_examples=6, deadline=None)
+@given(SIDES, SIDES, st.sampled_from(list(VIEWS)))
+def test_any_view_and_kind_of_images_is_taken(run, height, width, kind):
+    images = make_pixels(2, 3, 2 * height, width)
+
+    view = VIEWS[kind](images)
+    copy = np.ascontiguousarray(view) if isinstance(view, np.ndarray) else images
+
+    assert np.allclose(run.predict(view).qualities, run.predict(copy).qualities, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", NOT_UINT8)
+def test_other_values_than_uint8_are_refused(run, dtype):
+    with pytest.raises(UserError, match="got .*1, 3, 16, 16"):
+        run.predict(np.zeros((1, 3, 16, 16), dtype))
