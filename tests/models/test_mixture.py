@@ -164,8 +164,8 @@ def test_a_refit_starts_from_the_previous_fit(monkeypatch):
     monkeypatch.setattr(
         Mixture,
         "_maximize",
-        lambda self, k, z, start, seed: (
-            starts.append(deepcopy((z, start))) or maximize(self, k, z, start, seed)
+        lambda self, k, z, seed, **start: (
+            starts.append(deepcopy((z, start))) or maximize(self, k, z, seed, **start)
         ),
     )
     mixture.refit(others, seed=0)

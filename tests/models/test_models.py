@@ -10,14 +10,13 @@ from models import load_run
 from models.inference import Run, build, tile_corners
 from models.mixture import Mixture
 from models.quality_net import SINGLE_PIXEL_SIDE, STEMS, QualityNet, resolve_stem
+from tests.models.test_predict_properties import CONFIG
 from training.losses import balanced_assignment, cluster_loss, quality_loss, type_loss
 from utils.checkpoint import save_checkpoint
 from utils.device import choose_device
+from utils.images import to_nchw
 
-CONFIG = {"backbone": "resnet18", "stem": "small", "embedding_dim": 16, "n_clusters": 3, "type_loss_weight": 0.1,
-          "types": ["gaussian_blur", "rain"], "image_size": 32}  # fmt: skip
-
-UNKNOWN_BELOW = -40.0
+OOD_THRESHOLD = -40.0
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def run(module_folder):
     torch.manual_seed(0)
     model, mixture = build(CONFIG)
     mixture.refit(np.random.default_rng(0).normal(size=(300, 16)), seed=0)
-    mixture.ood_threshold.fill_(UNKNOWN_BELOW)
+    mixture.ood_threshold.fill_(OOD_THRESHOLD)
     state = {"config": CONFIG, "reference_digests": [], "epoch": 4, "model": model.state_dict(),
              "mixture": mixture.state_dict(), "finished": True}  # fmt: skip
     save_checkpoint(module_folder / "best.pt", state)
@@ -34,7 +33,7 @@ def run(module_folder):
 
 @pytest.fixture
 def images(crops):
-    return crops.images[:12]
+    return to_nchw(crops.images[:12])
 
 
 @pytest.mark.parametrize("backbone", ("resnet18", "resnet34", "resnet50"))
@@ -202,7 +201,7 @@ def test_predict_gives_every_answer(run, images):
     assert answer.embeddings.shape == (12, 16) and answer.log_likelihoods.shape == (12,)
     assert np.allclose(answer.responsibilities.sum(1), 1)
     assert np.array_equal(answer.clusters, answer.responsibilities.argmax(1))
-    assert np.array_equal(answer.unknown, answer.log_likelihoods < UNKNOWN_BELOW)
+    assert np.array_equal(answer.unknown, answer.log_likelihoods < OOD_THRESHOLD)
     logits = run.model.type_head(torch.from_numpy(answer.embeddings)).detach()
     assert np.allclose(answer.type_probabilities, logits.softmax(1), atol=1e-6)
 

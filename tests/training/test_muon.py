@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.muon import ITERATIONS, QUINTIC, LR_FACTOR, Muon, orthogonalize
+from training.muon import ITERATIONS, LR_FACTOR, QUINTIC, Muon, orthogonalize
 
 
 @pytest.fixture(params=(True, False), ids=("bfloat16", "float32"), autouse=True)
