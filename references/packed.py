@@ -1,10 +1,11 @@
-"""A folder's images at one size in one file, made once and read by index.
+"""Pack a folder's images, shrunk to one size, into one file that is read by index.
 
 This is for folders that do not fit into memory. CACHE_DIR/32px_0123456789abcdef/ holds `images`,
 (N, 32, 32, 3) uint8, and `index.jsonl`, a line for each file of the folder: [name, digest of its
-pixels, null], or [name, null, the reason why it cannot be used]. The digits of the folder's name
-stand for the files' names, sizes and times. The index is called index.part until all is there,
-and packing that was interrupted goes on from it. The process that packs holds `lock`.
+pixels, null], or [name, null, the reason why it cannot be used]. The digits in the cache folder's
+name are a hash of the files' paths, sizes and times. The index is called index.part until it is
+complete; if packing is interrupted, the next run continues from it. The process that packs holds
+a lock on the file `lock`.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -25,17 +26,17 @@ from tqdm import tqdm
 from utils.errors import UserError
 from utils.files import errors_name_file, fsync, try_lock
 
-CHECKED_IMAGES = 1000  # of a run's, whose pixels are compared with the index before training
-FORMAT = 2  # part of the folder's name: raise it where files come to other pixels than before
+CHECKED_IMAGES = 1000  # so many images of a run are compared with their digests at its start
+FORMAT = 2  # part of the hash: raise it when the same files would give other pixels than before
 
 ReadImage = Callable[[str], tuple[np.ndarray | None, str | None]]  # see reading.read_image
 
 
 class PackedFile:
-    """A file of images (M, S, S, 3) uint8, read by index.
+    """Reads images by index from a file that holds (M, S, S, 3) uint8.
 
-    Nothing of it stays in the process's memory. A file that is cut short under a run raises
-    UserError, which a mapped file would not survive.
+    What was read does not stay in the process's memory. If the file is cut short during a run,
+    reading raises UserError; with a memory-mapped file, the process would crash.
     """
 
     def __init__(self, path: Path, count: int, side: int):
@@ -45,7 +46,7 @@ class PackedFile:
         weakref.finalize(self, os.close, self._file)
 
     def take(self, rows: np.ndarray | int) -> torch.Tensor:
-        """Read these rows (B,), int64, or this row."""
+        """Read images at rows (B,), int64, as (B, S, S, 3), or at one row as (S, S, 3)."""
         rows = np.asarray(rows)
         image_bytes = math.prod(self.shape[1:])
         pixels = np.empty(rows.size * image_bytes, np.uint8)
@@ -55,13 +56,13 @@ class PackedFile:
             if len(image) < image_bytes:
                 raise UserError(f"{self.path} is damaged; delete its folder, and it is made anew")
             view[i * image_bytes : (i + 1) * image_bytes] = image
-        return torch.from_numpy(pixels).view(*rows.shape, *self.shape[1:])
+        return torch.from_numpy(pixels).view(rows.shape + self.shape[1:])
 
 
 class PackedImages:
-    """Rows of a packed file, indexed as a tensor (N, S, S, 3) is.
+    """Some of a packed file's images, indexed like a tensor (N, S, S, 3).
 
-    What is asked for is read; a slice reads nothing.
+    An index reads its images from disk. A slice reads nothing and returns PackedImages.
     """
 
     def __init__(self, file: PackedFile, rows: torch.Tensor):
@@ -76,62 +77,56 @@ class PackedImages:
     def __getitem__(self, index: slice) -> "PackedImages": ...
     @overload
     def __getitem__(self, index: torch.Tensor | int) -> torch.Tensor: ...
-    def __getitem__(self, index):
+    def __getitem__(self, index: slice | torch.Tensor | int) -> "PackedImages | torch.Tensor":
         rows = self.rows[index]
         if isinstance(index, slice):
             return PackedImages(self.file, rows)
         return self.file.take(rows.numpy())
 
 
-class _IndexEntry(NamedTuple):
-    row: int  # of the images, where it can be used
-    digest: str | None
-    reason: str | None  # why it cannot be used
-
-
-class Packed:
-    """A packed folder."""
+class PackedFolder:
+    """The images of a folder in a cache on disk, by the names of their files."""
 
     def __init__(self, path: Path, side: int):
         self.path = path
-        self._entries: dict[str, _IndexEntry] = {}
-        rows = 0
+        self._rows: dict[str, int] = {}  # of the files that can be used
+        self._entries: dict[str, tuple[str | None, str | None]] = {}  # digest, reason
         for line in (path / "index.jsonl").read_bytes().splitlines():
             name, digest, reason = json.loads(line)
-            self._entries[name] = _IndexEntry(rows, digest, reason)
-            rows += reason is None
-        self._file = PackedFile(path / "images", rows, side)
+            self._entries[name] = (digest, reason)
+            if reason is None:
+                self._rows[name] = len(self._rows)
+        self._file = PackedFile(path / "images", count=len(self._rows), side=side)
 
     def look_up(self, name: str) -> tuple[str | None, str | None]:
         """Return (the image's digest, None) or (None, the reason why the file cannot be used).
 
-        No pixel is read for it.
+        This reads no pixels.
         """
-        entry = self._entries[name]
-        return entry.digest, entry.reason
+        return self._entries[name]
 
     def images(self, names: Sequence[str]) -> PackedImages:
-        """Return PackedImages in the order of these names.
+        """Return the images of these files as PackedImages, in this order.
 
-        Raises UserError where some of them, evenly spread, are not what was packed. To read all
-        would take as long as an epoch.
+        Up to CHECKED_IMAGES of them, evenly spread, are compared with their digests, because
+        reading all would take as long as an epoch. Raises UserError if one has changed.
         """
-        stride = -(-len(names) // CHECKED_IMAGES) or 1
+        stride = max(1, math.ceil(len(names) / CHECKED_IMAGES))
         for name in names[::stride]:
-            entry = self._entries[name]
-            if pixel_digest(self._file.take(entry.row)) != entry.digest:
+            digest, _ = self._entries[name]
+            if pixel_digest(self._file.take(self._rows[name])) != digest:
                 raise UserError(f"{self.path} is damaged; delete it, and it is made anew")
-        rows = [self._entries[name].row for name in names]
+        rows = [self._rows[name] for name in names]
         return PackedImages(self._file, torch.tensor(rows, dtype=torch.int64))
 
 
 def pack(
     cache_dir: str | Path, folder: Path, names: Sequence[str], side: int, read: ReadImage
-) -> Packed:
-    """Return the packed files of a folder, from cache_dir where they are there already.
+) -> PackedFolder:
+    """Pack these files of a folder, unless cache_dir holds them already.
 
-    read(name) gives ((S, S, 3) uint8, None) or (None, the reason why not). Of several processes
-    that ask for the same, one packs and the others wait.
+    read(name) returns ((S, S, 3) uint8, None) or (None, the reason why the file cannot be used).
+    If several processes call this for the same files, one packs and the others wait.
     """
     path = Path(cache_dir).expanduser() / f"{side}px_{_cache_key(folder, names)}"
     path.mkdir(parents=True, exist_ok=True)
@@ -145,16 +140,17 @@ def pack(
         if not index.exists():
             _pack_missing(part, images, names, side, read)
             os.replace(part, index)
-    return Packed(path, side)
+    return PackedFolder(path, side)
 
 
 def pixel_digest(image: np.ndarray | torch.Tensor) -> str:
-    """Return 16 hexadecimal digits of an image's pixels (H, W, 3), hashed channel by channel."""
+    """Return 16 hexadecimal digits: a hash of an image (H, W, 3), channel after channel."""
     planes = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
     return hashlib.blake2b(planes.tobytes(), digest_size=8).hexdigest()
 
 
 def _cache_key(folder, names):
+    """Return 16 hexadecimal digits: a hash of the files' paths, sizes and times."""
     digest = hashlib.blake2b(str(FORMAT).encode(), digest_size=8)
     for name in names:
         path = os.path.join(os.path.abspath(folder), name)
@@ -162,14 +158,14 @@ def _cache_key(folder, names):
         try:
             status = os.stat(path)
         except OSError:
-            continue  # a link to nowhere, which is named when it is read
+            continue  # a broken link; it is reported when the file is read
         digest.update(f"\0{status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
 @contextmanager
 def _lock_cache(folder):
-    """Be alone in the folder. A process that ends, even killed, lets go."""
+    """Hold the cache folder's lock, which the system releases when the process ends or dies."""
     with open(folder / "lock", "a") as lock:
         if not try_lock(lock):
             print(f"waiting for another process that packs {folder}", flush=True)
@@ -179,11 +175,11 @@ def _lock_cache(folder):
 
 
 def _pack_missing(part, images, names, side, read):
-    """Append what is missing to the index and to the images."""
+    """Append to the index and to the images what an interrupted run has not packed yet."""
     part.touch()
     images.touch()
     lines = _valid_lines(part, images, names, side)
-    usable = sum(json.loads(line)[2] is None for line in lines)
+    usable = sum(1 for line in lines if json.loads(line)[2] is None)
     os.truncate(part, sum(map(len, lines)))
     os.truncate(images, usable * 3 * side * side)
     bar = tqdm(
@@ -214,15 +210,17 @@ def _pack_missing(part, images, names, side, read):
 
 
 def _valid_lines(index, images, names, side):
-    """Return an index's lines up to the first that is cut short, foreign, or has no pixels."""
+    """Return the index's lines up to the first that is cut short, wrong, or lacks its pixels."""
     lines = index.read_bytes().splitlines(keepends=True)
-    rows = images.stat().st_size // (3 * side * side) if images.exists() else 0
+    image_count = images.stat().st_size // (3 * side * side) if images.exists() else 0
+    usable = 0
     for i, (line, name) in enumerate(zip(lines, names)):
         try:
             indexed_name, _, reason = json.loads(line)
         except (ValueError, TypeError):
             return lines[:i]
-        rows -= reason is None
-        if indexed_name != name or rows < 0 or not line.endswith(b"\n"):
+        if reason is None:
+            usable += 1
+        if indexed_name != name or usable > image_count or not line.endswith(b"\n"):
             return lines[:i]
     return lines[: len(names)]

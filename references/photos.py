@@ -1,4 +1,4 @@
-"""The photographs that come with scikit-learn and scikit-image, and crops of them."""
+"""Read the photographs that come with scikit-learn and scikit-image, and crop them."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +11,9 @@ from PIL import Image
 from utils.errors import UserError
 from utils.rng import SPLITS, CounterRNG, fold_in, permutation
 
-# The colour photographs of real scenes among the packages' images. Left out: drawings, a colour
-# wheel, microscopy, a retina, a star field, and motorcycle_right.png, which is
-# motorcycle_left.png's scene.
+# The packages' colour photographs of real scenes. Their drawings, a colour wheel, microscopy, a
+# retina and a star field are left out, and so is motorcycle_right.png, which shows the scene of
+# motorcycle_left.png.
 PHOTOS = (
     ("sklearn", "datasets/images/china.jpg"),
     ("sklearn", "datasets/images/flower.jpg"),
@@ -23,8 +23,8 @@ PHOTOS = (
     ("skimage", "data/motorcycle_left.png"),
     ("skimage", "data/rocket.jpg"),
 )
-SMALLEST_PHOTO = 300  # pixels, the shortest side of them all
-# Of a shuffled order of PHOTOS: the first two are for the test, then one for validation.
+SMALLEST_PHOTO = 300  # pixels: the shortest side among the photographs
+# PHOTOS are shuffled. The first two are for the test, the next for validation.
 _PHOTOS_OF_SPLIT = {"test": slice(0, 2), "val": slice(2, 3), "train": slice(3, 7)}
 
 
@@ -33,11 +33,11 @@ class PhotoCrops(NamedTuple):
 
     images: np.ndarray  # (N, S, S, 3) uint8
     names: tuple[str, ...]
-    photographs: np.ndarray  # (N,) int64: the number of each crop's photograph
+    photographs: np.ndarray  # (N,) int64: the index in PHOTOS of each crop's photograph
 
 
 def load_photo(i: int) -> Image.Image:
-    """Read photograph i of PHOTOS, from its package's files."""
+    """Read photograph i of PHOTOS from its package's files, as 8-bit RGB."""
     package, path = PHOTOS[i]
     specification = find_spec(package)
     if specification is None or specification.origin is None:
@@ -46,10 +46,11 @@ def load_photo(i: int) -> Image.Image:
 
 
 def photo_crops(split: str, count: int, side: int, data_seed: int, seed: int) -> PhotoCrops:
-    """Return crops at random places and scales of this split's photographs, in turn.
+    """Crop this split's photographs, one after the other, at random places and scales.
 
-    A crop is shrunk at least twofold where the photograph allows, so that it is clean. data_seed
-    decides which photographs a split has, seed decides the crops.
+    A crop is shrunk at least twofold if the photograph is large enough, so that little of the
+    camera's noise and blur is left. data_seed decides which photographs a split has, and seed
+    decides the crops.
     """
     if side > SMALLEST_PHOTO:
         raise UserError(

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from utils.images import one_line, to_rgb
 
-FORMATS = {  # a file's suffix: Pillow's name of its format
+FORMATS = {  # Pillow's name of a format, by the file's suffix
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -20,10 +20,11 @@ FORMATS = {  # a file's suffix: Pillow's name of its format
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-# Of a file: some formats are read into memory whole. Pillow has the limit on pixels: 179 million.
+# Larger files are refused, because Pillow reads some formats into memory at once. Pillow itself
+# refuses images of more than 179 million pixels.
 MAX_BYTES = 2**30
-# What Pillow raises for damaged files. It is a MemoryError where a header promises more than
-# there is.
+# Pillow raises these for damaged files: a MemoryError, for example, if a header announces far more
+# data than there is.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -49,9 +50,9 @@ def read_image(path: str | Path, side: int) -> tuple[np.ndarray | None, str | No
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Open an image file, of which only the header is read.
+    """Open an image file and read its header only.
 
-    Raises one of UNREADABLE for what is no still image of the format that the file's name says.
+    Raises one of UNREADABLE if the file is no still image of the format that its suffix names.
     """
     path = Path(path)
     status = os.stat(path)

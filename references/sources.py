@@ -1,8 +1,8 @@
-"""Where pristine images come from: CIFAR-10, a folder, or the photographs of two dependencies.
+"""Load pristine images: CIFAR-10, a folder, or the photographs that come with two dependencies.
 
-Splits never share a reference: validation is carved from the training part, and the test part
-stands apart. Crops of one photograph stay on one side. Which references are taken depends on a
-seed alone.
+Splits never share a reference. Images for training and for validation come from the source's
+training images, images for testing from its test images, and all crops of one photograph are in
+the same split. Which references are taken depends on seeds alone.
 """
 
 import os
@@ -10,8 +10,8 @@ import socket
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 from urllib.request import urlopen
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from references.packed import Packed, PackedImages, pack, pixel_digest
+from references.packed import PackedFolder, PackedImages, pack, pixel_digest
 from references.photos import PHOTOS, SMALLEST_PHOTO, photo_crops
 from references.reading import FORMATS, UNREADABLE, fit, open_image, read_image
 from utils.distributed import is_main_process
@@ -27,9 +27,9 @@ from utils.errors import UserError
 from utils.images import one_line, printable
 from utils.rng import SPLITS, fold_in, permutation
 
-TEST_SHARE = 0.2  # of a folder that has no split of its own
-MAX_NAMED = 20  # unusable files that are named; the others are counted
-DOWNLOAD_TIMEOUT = 10  # seconds without an answer
+TEST_SHARE = 0.2  # of the images of a folder without subfolders train/ and test/
+MAX_NAMED = 20  # so many unusable files are named; further ones are only counted
+DOWNLOAD_TIMEOUT = 10  # seconds that the server may take to answer
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class References:
 
     images: torch.Tensor | PackedImages  # (N, S, S, 3) uint8
     names: tuple[str, ...]
-    digests: tuple[str, ...]  # 16 hexadecimal digits each, from the pixels
-    photographs: np.ndarray  # (N,) int64: crops of one photograph share a number
-    source: str  # for people: "CIFAR-10"
+    digests: tuple[str, ...]  # 16 hexadecimal digits of each image's pixels
+    photographs: np.ndarray  # (N,) int64: crops of one photograph have the same number
+    source: str  # as it is printed, for example "CIFAR-10"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,7 +57,7 @@ class References:
 
 
 def absolute(references: str) -> str:
-    """Return what --references says, a folder by its absolute path."""
+    """Return the value of --references, with a folder's path made absolute."""
     if references in ("auto", "cifar10", "photos"):
         return references
     return str(Path(references).expanduser().resolve())
@@ -87,14 +87,14 @@ def load_training_references(
     data_seed: int,
     cache_dir: str | None = None,
 ) -> tuple[References, References]:
-    """Return disjoint References to train and to validate on, from the source's training part.
+    """Return References to train on and others to validate on, from the training images.
 
-    Validation is taken first, so that runs that differ in train_samples are judged on the same
-    images. A folder's images stay on disk where cache_dir is given.
+    Validation is taken first, so that runs with another train_samples are validated on the same
+    images. With cache_dir, a folder's images are read from disk when they are needed.
     """
     if source == "photos":
-        train = _photo_references("train", train_samples, image_size, data_seed, data_seed)
-        return train, _photo_references("val", val_samples, image_size, data_seed, data_seed)
+        crop = partial(_photo_references, side=image_size, data_seed=data_seed, seed=data_seed)
+        return crop("train", train_samples), crop("val", val_samples)
     pool = _make_pool(source, "train", image_size, data_root, data_seed, cache_dir)
     wanted = train_samples + val_samples
     order = permutation(len(pool.names), data_seed, SPLITS.index("train"))
@@ -122,13 +122,14 @@ def load_test_references(
     exclude: Collection[str] = (),
     cache_dir: str | None = None,
 ) -> tuple[References, int]:
-    """Return at most `count` References of the held-out part, and how many were left out.
+    """Return at most `count` References from the test images, and how many were left out.
 
-    Left out are those whose pixel digests are in `exclude`. data_seed decides the split where the
-    source has none; seed decides which references are taken.
+    Images whose digests are in `exclude` are left out. data_seed splits a source that has no
+    split of its own; seed decides which of the test images are taken.
     """
     if source == "photos":
-        return _photo_references("test", count, image_size, data_seed, seed), 0
+        crops = _photo_references("test", count, side=image_size, data_seed=data_seed, seed=seed)
+        return crops, 0
     pool = _make_pool(source, "test", image_size, data_root, data_seed, cache_dir)
     order = permutation(len(pool.names), seed, SPLITS.index("test"))
     taken, left_out = pool.take(count, order, set(exclude))
@@ -137,109 +138,116 @@ def load_test_references(
     return taken, left_out
 
 
-class _Candidate(NamedTuple):
-    """What reading a file gave: a digest, or the reason why it cannot be used."""
+@dataclass(frozen=True)
+class _Candidate:
+    """An image that may become a reference: it has a digest, or a reason why it cannot be used."""
 
-    image: np.ndarray | None  # (S, S, 3) uint8; None where it cannot be used, or stays in a cache
-    digest: str | None
-    reason: str | None
+    name: str
+    image: np.ndarray | None = None  # (S, S, 3) uint8; a packed folder's images stay on disk
+    digest: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
-class _Pool:
-    """The candidates of one split."""
+class _CandidatePool:
+    """The images of one split, from which references are taken."""
 
     names: Sequence[str]
-    read: Callable[[str], _Candidate]
-    source: str  # for people
-    packed: Packed | None = None  # where their pixels stay, if they are not read
+    read: Callable[[str], _Candidate]  # by name
+    source: str  # as it is printed
+    packed: PackedFolder | None = None  # holds the images, if `read` does not load them
 
     def take(
         self, count: int, order: torch.Tensor, exclude: Collection[str] = ()
     ) -> tuple[References, int]:
-        """Return the first `count` usable and different candidates in this order.
+        """Return the first `count` usable images in this order, without copies.
 
-        Also returns how many were passed over because their digests are in `exclude`. What cannot
-        be used is named.
+        Also returns how many of the images on the way have a digest in `exclude`; they are not
+        taken. Prints the names of unusable ones.
         """
-        images = []
-        digests: dict[str, str] = {}  # name: digest, of those that are taken
-        seen = set(exclude)
+        taken: list[_Candidate] = []
+        digests: set[str] = set()  # of what is taken
         unusable = 0
         copies = 0
         excluded = 0
-        bar = tqdm(
-            total=count,
-            desc="references",
-            unit="image",
-            delay=2,
-            leave=False,
-            disable=not is_main_process(),
-        )
-        with bar:
+        with _progress_bar(count) as bar:
             for i in order.tolist():
-                if len(digests) == count:
+                if len(taken) == count:
                     break
-                name = self.names[i]
-                image, digest, reason = self.read(name)
-                if digest is None:
+                candidate = self.read(self.names[i])
+                if candidate.digest is None:
                     unusable += 1
                     if unusable <= MAX_NAMED:
-                        bar.write(f"skipped {printable(name)} ({reason})")
-                elif digest in exclude:
+                        bar.write(f"skipped {printable(candidate.name)} ({candidate.reason})")
+                elif candidate.digest in exclude:
                     excluded += 1
-                elif digest in seen:
+                elif candidate.digest in digests:
                     copies += 1
                 else:
-                    seen.add(digest)
-                    digests[name] = digest
-                    images.append(image)
+                    digests.add(candidate.digest)
+                    taken.append(candidate)
                     bar.update()
         if unusable or copies:
             print(
                 f"{self.source}: {unusable} unusable images and {copies} copies of others skipped"
             )
-        return self._to_references(images, digests), excluded
+        return self._to_references(taken), excluded
 
-    def _to_references(self, images, digests):
+    def _to_references(self, taken):
         if self.packed is not None:
-            pixels = self.packed.images(list(digests))
-        elif images:
-            pixels = torch.from_numpy(np.stack(images))
+            images = self.packed.images([candidate.name for candidate in taken])
+        elif taken:
+            images = torch.from_numpy(np.stack([candidate.image for candidate in taken]))
         else:
-            pixels = torch.empty((0, 1, 1, 3), dtype=torch.uint8)
+            images = torch.empty((0, 1, 1, 3), dtype=torch.uint8)
         return References(
-            images=pixels,
-            names=tuple(map(printable, digests)),
-            digests=tuple(digests.values()),
-            photographs=np.arange(len(digests)),
+            images=images,
+            names=tuple(printable(candidate.name) for candidate in taken),
+            digests=tuple(candidate.digest for candidate in taken),
+            photographs=np.arange(len(taken)),
             source=self.source,
         )
+
+
+def _progress_bar(count):
+    """Return a bar that appears after two seconds, in the main process only."""
+    return tqdm(
+        total=count,
+        desc="references",
+        unit="image",
+        delay=2,
+        leave=False,
+        disable=not is_main_process(),
+    )
 
 
 def _make_pool(source, split, image_size, data_root, data_seed, cache_dir):
     """Return the candidates of CIFAR-10 or of a folder."""
     if source == "cifar10":
         return _cifar10_pool(split, image_size, data_root)
-    folder = Path(source)
-    all_names, names = _split_folder(folder, split, data_seed)
+    return _folder_pool(Path(source), split, image_size, data_seed, cache_dir)
+
+
+def _folder_pool(folder, split, image_size, data_seed, cache_dir):
+    names_to_pack, names = _split_folder(folder, split, data_seed)
 
     def read_file(name):
         return read_image(folder / name, image_size)
 
     def read_candidate(name):
         image, reason = read_file(name)
-        return _Candidate(image, None if image is None else pixel_digest(image), reason)
+        digest = None if image is None else pixel_digest(image)
+        return _Candidate(name, image=image, digest=digest, reason=reason)
 
-    if not cache_dir:
-        return _Pool(names, read_candidate, f"folder {folder.name}")
-    packed = pack(cache_dir, folder, all_names, image_size, read_file)
-
-    def look_up(name):
+    def look_up_candidate(name):
         digest, reason = packed.look_up(name)
-        return _Candidate(None, digest, reason)
+        return _Candidate(name, digest=digest, reason=reason)
 
-    return _Pool(names, look_up, f"folder {folder.name}", packed)
+    source = f"folder {folder.name}"
+    if not cache_dir:
+        return _CandidatePool(names, read_candidate, source=source)
+    packed = pack(cache_dir, folder, names=names_to_pack, side=image_size, read=read_file)
+    return _CandidatePool(names, look_up_candidate, source=source, packed=packed)
 
 
 def _cifar10_pool(split, image_size, data_root):
@@ -252,13 +260,16 @@ def _cifar10_pool(split, image_size, data_root):
 
     def read_array(name):
         image = fit(Image.fromarray(arrays_by_name[name]), image_size)
-        return _Candidate(image, pixel_digest(image), None)
+        return _Candidate(name, image=image, digest=pixel_digest(image))
 
-    return _Pool(tuple(arrays_by_name), read_array, "CIFAR-10")
+    return _CandidatePool(tuple(arrays_by_name), read_array, source="CIFAR-10")
 
 
 def _load_cifar10(data_root, split):
-    """Return (N, 32, 32, 3) uint8. It is downloaded, once and briefly, where it is missing."""
+    """Return CIFAR-10's images, (N, 32, 32, 3) uint8.
+
+    Where the files are missing, one attempt is made to download them, without a long wait.
+    """
     from torchvision.datasets import CIFAR10  # a slow import that only this source needs
 
     previous_timeout = socket.getdefaulttimeout()
@@ -277,9 +288,10 @@ def _load_cifar10(data_root, split):
 
 
 def _split_folder(folder, split, data_seed):
-    """Return the names of all image files that share a tree, and those of the split, sorted.
+    """Return the names of all files to pack together, and those of the split, both sorted.
 
-    A folder with train/ and test/ (or val/) has its own splits. Of another, 20 % are held out.
+    A folder with train/ and test/ (or val/) has its own split, and each of these is packed alone.
+    From another folder, 20 % of the images are drawn for the test.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -305,15 +317,15 @@ def _split_folder(folder, split, data_seed):
     return names, tuple(names[i] for i in np.sort(chosen))
 
 
-def _find_image_files(folder, below):
-    """Return the sorted names, relative to the folder, of all image files below a part of it."""
+def _find_image_files(folder, subfolder):
+    """Return the sorted names, relative to the folder, of all image files in a subfolder."""
 
     def print_skipped(path, reason):
         print(f"skipped {printable(os.path.relpath(path, folder))} ({reason})")
 
     names = []
     tree = os.walk(
-        folder / below, onerror=lambda error: print_skipped(error.filename, error.strerror)
+        folder / subfolder, onerror=lambda error: print_skipped(error.filename, error.strerror)
     )
     for directory, folders, files in tree:
         for name in folders:
@@ -325,14 +337,14 @@ def _find_image_files(folder, below):
             if not name.startswith(".") and path.suffix.lower() in FORMATS:
                 names.append(str(path.relative_to(folder)))
     if not names:
-        raise UserError(f"{folder / below} holds no image ({', '.join(sorted(FORMATS))})")
+        raise UserError(f"{folder / subfolder} holds no image ({', '.join(sorted(FORMATS))})")
     return tuple(sorted(names))
 
 
 def largest_side(source: str, at_most: int) -> int:
-    """Return the side of a reference that the source's images allow, up to at_most pixels.
+    """Return the largest image size that the source allows, up to at_most pixels.
 
-    Of a folder the first image that opens decides.
+    A folder's size is that of its first image that can be opened.
     """
     if source == "cifar10":
         return min(at_most, 32)
@@ -344,12 +356,12 @@ def largest_side(source: str, at_most: int) -> int:
             with open_image(Path(source) / name) as image:
                 return min(at_most, *image.size)
         except UNREADABLE:
-            continue  # it is named when the references are loaded
+            continue  # its name is printed when the references are loaded
     return at_most
 
 
 def _photo_references(split, count, side, data_seed, seed):
-    crops = photo_crops(split, count, side, data_seed, seed)
+    crops = photo_crops(split, count, side=side, data_seed=data_seed, seed=seed)
     return References(
         images=torch.from_numpy(crops.images),
         names=crops.names,

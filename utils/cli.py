@@ -1,19 +1,20 @@
-"""What every script's command line shares: types of flags, and one line in place of a traceback."""
+"""Parse flags, and end every script with one line of text in place of a traceback."""
 
 import argparse
 import signal
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from utils.errors import UserError
 
-MAX_SEED = 2**32 - 1  # scikit-learn takes no larger one
+MAX_SEED = 2**32 - 1  # scikit-learn takes no larger seed
 TRY_AGAIN = "give the same command again"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the script's docstring as it stands, and each flag's default where its help has none."""
+    """Print the script's docstring with its line breaks, and the default of each flag."""
 
     def _get_help_string(self, action):
         if action.required:
@@ -22,18 +23,18 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def int_in_range(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a flag's type: a whole number from low to high."""
+    """Return a flag's type: a whole number from low to high, both included."""
     return _number_in_range(int, "whole number", low, high)
 
 
 def int_or_auto(low: int) -> Callable[[str], int | str]:
-    """Return a flag's type: a whole number from low on, or 'auto'."""
+    """Return a flag's type: 'auto', or a whole number of low or more."""
     parse_number = int_in_range(low)
     return lambda text: text if text == "auto" else parse_number(text)
 
 
 def float_in_range(low: float, high: float | None = None) -> Callable[[str], float]:
-    """Return a flag's type: a number from low to high."""
+    """Return a flag's type: a number from low to high, both included."""
     return _number_in_range(float, "number", low, high)
 
 
@@ -45,7 +46,7 @@ def _number_in_range(number_type, name, low, high):
             value = number_type(text)
         except ValueError:
             value = None
-        # nan is neither below nor above, so it is asked for what it is not.
+        # Comparisons with nan are false, so that this refuses nan too.
         if value is None or not value >= low or (high is not None and not value <= high):
             raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
         return value
@@ -56,12 +57,13 @@ def _number_in_range(number_type, name, low, high):
 def run_script(
     main: Callable[[argparse.Namespace], Any],
     parse_args: Callable[[], argparse.Namespace],
-    how_to_go_on: Callable[[argparse.Namespace | None], str] = lambda args: TRY_AGAIN,
+    next_step: Callable[[argparse.Namespace | None], str] = lambda args: TRY_AGAIN,
 ) -> None:
-    """Run main(parse_args()), and end with one line on stderr where it cannot go on.
+    """Run main(parse_args()), and print one line on stderr if it cannot continue.
 
-    A user's mistake or a failing disk gives exit status 1, Ctrl-C and SIGTERM give 130.
-    how_to_go_on(args) returns the command that comes next; args is None before they were read.
+    The exit status is 1 after a user's mistake or a disk error, and 130 after Ctrl-C or SIGTERM.
+    next_step(args) returns the command that the user should give next; args is None if the flags
+    are not parsed yet.
     """
     previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = None
@@ -71,21 +73,22 @@ def run_script(
     except UserError as problem:
         sys.exit(f"error: {problem}")
     except OSError as problem:
-        if problem.errno is None:  # one of ours, with its way out
+        if problem.errno is None:  # raised by this project, with its own advice
             sys.exit(f"error: {problem}")
         sys.exit(
-            f"error: {problem.filename}: {problem.strerror}; "
-            f"when that is mended: {how_to_go_on(args)}"
+            f"error: {problem.filename}: {problem.strerror}; when that is mended: {next_step(args)}"
         )
     except KeyboardInterrupt:
-        print(f"\ninterrupted; to go on: {how_to_go_on(args)}", file=sys.stderr)
+        print(f"\ninterrupted; to go on: {next_step(args)}", file=sys.stderr)
         sys.exit(130)
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
 
 
-def exit_on_interrupt(kind, problem, traceback) -> None:
-    """Serve as sys.excepthook while a script imports, so that Ctrl-C gives one line there too."""
+def exit_on_interrupt(
+    kind: type[BaseException], problem: BaseException, traceback: TracebackType | None
+) -> None:
+    """Print one line after Ctrl-C; a script sets this as sys.excepthook while it imports."""
     if issubclass(kind, KeyboardInterrupt):
         print(f"\ninterrupted; to go on: {TRY_AGAIN}", file=sys.stderr)
     else:

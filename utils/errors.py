@@ -1,12 +1,12 @@
-"""The exceptions that scripts print as a line instead of a traceback."""
+"""Define the exceptions that scripts print as one line instead of a traceback."""
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave.
+    """Reports a mistake in the user's input.
 
-    The message names the value, what was expected and the way out.
+    The message names the value, what was expected and what to do.
     """
 
 
 class Damaged(UserError):
-    """A file that is not what was written."""
+    """Reports a file that was changed or cut short after it was written."""

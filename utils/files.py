@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON in them."""
+"""Write files completely or not at all, and read and write JSON."""
 
 import errno
 import json
@@ -15,10 +15,10 @@ from utils.errors import Damaged
 def write_atomically(
     path: str | Path, write: Callable[[IO[bytes]], Any], previous: str | Path | None = None
 ) -> None:
-    """Call write(file) on a temporary neighbour of the path, then put it in the path's place.
+    """Call write(file) for a temporary file beside the path, then rename it to the path.
 
-    What was there is kept as `previous`, where one is named. A disk that fails leaves what was
-    there.
+    With `previous`, the file that was at the path is kept under that name. If the disk fails, the
+    path keeps its old file.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -28,7 +28,7 @@ def write_atomically(
                 write(file)
                 fsync(file)
             if previous is not None and path.exists():
-                os.replace(path, previous)  # a kill after this line leaves the previous file, whole
+                os.replace(path, previous)  # if killed after this, the previous file is complete
             os.replace(temporary, path)
             fsync_folder(path.parent)
     finally:
@@ -36,21 +36,21 @@ def write_atomically(
 
 
 def append_line(path: str | Path, value: dict[str, Any]) -> None:
-    """Append a dict as a line of JSON."""
+    """Append a dict to a file as one line of JSON."""
     with errors_name_file(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(nan_to_null(value)) + "\n")
         fsync(file)
 
 
 def try_lock(file: IO) -> bool:
-    """Tell whether this process holds the lock of an open file now.
+    """Try to lock an open file, and return False if another process holds the lock.
 
-    It does not while another process does, which lets go when it ends, even killed. Where files
-    cannot be locked, all hold it.
+    The system releases a lock when its process ends, even if it is killed. Where the file system
+    has no locks, this prints a warning and returns True; on Windows it always returns True.
     """
     if os.name != "posix":
         return True
-    import fcntl  # Windows has none
+    import fcntl  # does not exist on Windows
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +63,7 @@ def try_lock(file: IO) -> bool:
 
 @contextmanager
 def errors_name_file(path: str | Path) -> Iterator[None]:
-    """Add the file's name to an OSError in here. The system does not tell it of a full disk."""
+    """Add the file's name to an OSError, which for a full disk does not hold it."""
     try:
         yield
     except OSError as problem:
@@ -71,20 +71,20 @@ def errors_name_file(path: str | Path) -> Iterator[None]:
 
 
 def fsync(file: IO) -> None:
-    """Make sure that what was written outlasts a loss of power."""
+    """Make sure that what was written survives a loss of power."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def fsync_folder(folder: str | Path) -> None:
-    """Make sure that new names in the folder outlast a loss of power."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    """Make sure that new names in the folder survive a loss of power."""
+    if os.name != "posix":  # Windows cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as problem:
-        # Some network file systems sync no folders.
+        # Some network file systems cannot do this for folders.
         if problem.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -92,7 +92,7 @@ def fsync_folder(folder: str | Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write indented JSON with a closing newline."""
+    """Write a value as indented JSON, with a newline at the end."""
     text = json.dumps(nan_to_null(value), indent=2) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
@@ -100,11 +100,12 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path, way_out: str, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Read the dict in a JSON file.
 
-    Raises Damaged, with the way out, where there is none, or where it lacks one of the keys.
+    Raises Damaged if the file holds no dict, or one without some of these keys. The message ends
+    with way_out, which says what the user can do.
     """
     try:
         value = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as problem:  # of the text's encoding, or of its JSON
+    except (ValueError, RecursionError) as problem:  # not UTF-8, or not JSON
         raise Damaged(f"{path} is damaged ({problem}); {way_out}") from problem
     if not isinstance(value, dict):
         raise Damaged(f"{path} is damaged (no dict of values); {way_out}")
@@ -115,9 +116,10 @@ def read_json(path: str | Path, way_out: str, keys: Sequence[str] = ()) -> dict[
 
 
 def read_lines(path: str | Path, way_out: str) -> list[dict[str, Any]]:
-    """Read the dicts in a file that holds a JSON value a line.
+    """Read a file that holds one JSON dict a line.
 
-    A last line that was cut short is left out, and a missing file has no lines.
+    A last line that was cut short is left out, and a missing file gives an empty list. Raises
+    Damaged, with way_out in its message, for any other line that holds no dict.
     """
     path = Path(path)
     if not path.exists():
@@ -138,7 +140,7 @@ def read_lines(path: str | Path, way_out: str) -> list[dict[str, Any]]:
 
 
 def nan_to_null(value: Any) -> Any:
-    """Return the value with None for nan, which JSON does not have."""
+    """Replace nan by None in dicts and lists, because JSON has no nan."""
     if isinstance(value, dict):
         return {key: nan_to_null(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -147,7 +149,7 @@ def nan_to_null(value: Any) -> Any:
 
 
 def null_to_nan(value: Any) -> Any:
-    """Return the value with nan for None, as it was before nan_to_null."""
+    """Replace None by nan in dicts and lists, to undo nan_to_null."""
     if isinstance(value, dict):
         return {key: null_to_nan(item) for key, item in value.items()}
     if isinstance(value, list):
