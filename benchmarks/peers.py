@@ -1,14 +1,15 @@
-"""What albumentations, kornia, and OpenCV in a plain loop have for the eight types, at level 0.8.
+"""What albumentations, kornia, and OpenCV in a plain loop have for the eight types, at one level.
 
-Each function takes what its library takes and gives what it gives: albumentations and the loop one (H, W, 3) uint8
-array, kornia a batch (B, 3, H, W) of float32 in [0, 1]. MATCH says in what they are alike.
+Each function takes what its library takes and gives what it gives: albumentations and the loop
+one (H, W, 3) uint8 array, kornia a batch (B, 3, H, W) of float32 in [0, 1]. MATCH says in what
+they are alike. The parameters are those of the registry's tables.
 """
 
 import os
+from collections.abc import Callable
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # or its import asks the network for a newer version
+# Without it, importing albumentations asks the network for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
 import cv2
@@ -18,39 +19,42 @@ import torch
 from kornia.enhance import adjust_brightness, adjust_contrast_with_mean_subtraction
 from kornia.enhance import adjust_saturation_with_gray_subtraction as adjust_saturation
 
+from distortions.registry import DISTORTIONS, LEVELS
+
 LEVEL = 0.8
-# The tables of distortions.py at that level, in the direction +1.
-SIGMA, LENGTH, DEVIATION, SETTING, CHROMA, CONTRAST, SHIFT, SIDE = (
-    1.34,
-    5,
-    27.2,
-    7,
-    2.63,
-    1.64,
-    71,
-    2,
-)
+
+
+def parameter_of(name: str) -> float:
+    """Return a type's parameter at LEVEL, in the direction +1 where there are two."""
+    return float(DISTORTIONS[name].tables[-1][LEVELS.index(LEVEL)])
+
+
+SIGMA = parameter_of("gaussian_blur")  # pixels
+LENGTH = round(parameter_of("motion_blur"))  # pixels; the peers take whole ones
+DEVIATION = parameter_of("gaussian_noise")  # grey levels
+SETTING = int(parameter_of("jpeg_compression"))
+CHROMA = parameter_of("color_saturation")
+CONTRAST = parameter_of("contrast")
+SHIFT = parameter_of("brightness")  # grey levels
+SIDE = int(parameter_of("pixelation"))  # pixels
 TAPS = 15  # of the Gaussian
 MATCH = {
-    "gaussian_blur": "sigma 1.34, 15 taps, mirrored borders",
-    "motion_blur": "5 pixels at a free angle; ours 5.37, in a kernel of 9×9 that has room for 8.67",
-    "gaussian_noise": "standard deviation 27.2 in each channel",
-    "jpeg_compression": "quality setting 7, 4:2:0; kornia's rounding is smooth, albumentations takes red for blue",
-    "color_saturation": "chroma × 2.63 about luma",
-    "contrast": "× 1.64 about the mean luma",
-    "brightness": "+ 71 grey levels",
-    "pixelation": "blocks of 2 pixels; ours begin at a free place, between pixels too; kornia has none",
+    "gaussian_blur": f"sigma {SIGMA}, {TAPS} taps, mirrored borders",
+    "motion_blur": f"{LENGTH} pixels at a free angle; "
+    f"ours {parameter_of('motion_blur')}, in a kernel that has room for the longest",
+    "gaussian_noise": f"standard deviation {DEVIATION} in each channel",
+    "jpeg_compression": f"quality setting {SETTING}, 4:2:0; "
+    "kornia's rounding is smooth, albumentations takes red for blue",
+    "color_saturation": f"chroma × {CHROMA} about luma",
+    "contrast": f"× {CONTRAST} about the mean luma",
+    "brightness": f"+ {SHIFT:.0f} grey levels",
+    "pixelation": f"blocks of {SIDE} pixels; "
+    "ours begin at a free place, between pixels too; kornia has none",
 }
 
 
-def jitter(**changes):
-    as_it_is = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
-    return A.ColorJitter(**as_it_is | changes, p=1)
-
-
-def albumentations_transforms():
-    """{type: function of one image}"""
-    areas = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST}
+def albumentations_transforms() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Return {type: function of one image}."""
     transforms = {
         "gaussian_blur": A.GaussianBlur(blur_limit=(TAPS, TAPS), sigma_limit=(SIGMA, SIGMA), p=1),
         "motion_blur": A.MotionBlur(
@@ -58,57 +62,71 @@ def albumentations_transforms():
         ),
         "gaussian_noise": A.GaussNoise(std_range=(DEVIATION / 255, DEVIATION / 255), p=1),
         "jpeg_compression": A.ImageCompression(quality_range=(SETTING, SETTING), p=1),
-        "color_saturation": jitter(saturation=(CHROMA, CHROMA)),
-        "contrast": jitter(contrast=(CONTRAST, CONTRAST)),
+        "color_saturation": _color_jitter(saturation=(CHROMA, CHROMA)),
+        "contrast": _color_jitter(contrast=(CONTRAST, CONTRAST)),
         "brightness": A.RandomBrightnessContrast((SHIFT / 255, SHIFT / 255), (0, 0), p=1),
-        "pixelation": A.Downscale(scale_range=(1 / SIDE, 1 / SIDE), interpolation_pair=areas, p=1),
+        "pixelation": A.Downscale(
+            scale_range=(1 / SIDE, 1 / SIDE),
+            interpolation_pair={"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST},
+            p=1,
+        ),
     }
     return {
-        name: lambda image, apply=apply: apply(image=image)["image"]
-        for name, apply in transforms.items()
+        name: lambda image, apply=transform: apply(image=image)["image"]
+        for name, transform in transforms.items()
     }
 
 
-def kornia_functions():
-    """{type: function of a batch}"""
+def _color_jitter(**changes):
+    unchanged = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
+    return A.ColorJitter(**{**unchanged, **changes}, p=1)
+
+
+def kornia_functions() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """Return {type: function of a batch}."""
+
+    def repeated(value, images):
+        return torch.full((len(images),), float(value), device=images.device)
+
+    def gaussian_blur(images):
+        sigma = repeated(SIGMA, images)[:, None].expand(-1, 2)
+        return kornia.filters.gaussian_blur2d(images, TAPS, sigma)
 
     def motion_blur(images):
         angle = 360 * torch.rand(len(images), device=images.device)
-        return kornia.filters.motion_blur(
-            images, LENGTH, angle, torch.zeros_like(angle), "replicate", "bilinear"
-        )
+        forward = torch.zeros_like(angle)  # as strong before a pixel as behind it
+        return kornia.filters.motion_blur(images, LENGTH, angle, forward, "replicate", "bilinear")
 
-    def each(images, value):
-        return torch.full((len(images),), value, device=images.device)
+    def jpeg_compression(images):
+        return kornia.enhance.jpeg_codec_differentiable(images, repeated(SETTING, images))
 
     return {
-        "gaussian_blur": lambda x: kornia.filters.gaussian_blur2d(
-            x, TAPS, each(x, SIGMA)[:, None].expand(-1, 2)
-        ),
+        "gaussian_blur": gaussian_blur,
         "motion_blur": motion_blur,
         "gaussian_noise": lambda x: x + DEVIATION / 255 * torch.randn_like(x),
-        "jpeg_compression": lambda x: kornia.enhance.jpeg_codec_differentiable(
-            x, each(x, float(SETTING))
-        ),
-        "color_saturation": lambda x: adjust_saturation(x, each(x, CHROMA)),
-        "contrast": lambda x: adjust_contrast_with_mean_subtraction(x, each(x, CONTRAST)),
-        "brightness": lambda x: adjust_brightness(x, each(x, SHIFT / 255)),
+        "jpeg_compression": jpeg_compression,
+        "color_saturation": lambda x: adjust_saturation(x, repeated(CHROMA, x)),
+        "contrast": lambda x: adjust_contrast_with_mean_subtraction(x, repeated(CONTRAST, x)),
+        "brightness": lambda x: adjust_brightness(x, repeated(SHIFT / 255, x)),
     }
 
 
-def opencv_functions():
-    """{type: function of one image}"""
-    random, grey_levels = np.random.default_rng(0), np.arange(256.0)
+def opencv_functions() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Return {type: function of one image}."""
+    random = np.random.default_rng(0)
+    grey_levels = np.arange(256.0)
     shifted = (grey_levels + SHIFT).clip(0, 255).astype(np.uint8)
 
     def motion_blur(image):
-        angle, centre = random.uniform(0, 2 * np.pi), np.array([LENGTH // 2] * 2)
-        reach = LENGTH // 2 * np.array([np.cos(angle), np.sin(angle)])
-        ends = [(256 * (centre + sign * reach)).round().astype(int).tolist() for sign in (-1, 1)]
-        kernel = cv2.line(
-            np.zeros((LENGTH, LENGTH), np.uint8), *ends, 255, 1, cv2.LINE_AA, shift=8
-        ).astype(np.float32)
-        return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+        angle = random.uniform(0, 2 * np.pi)
+        radius = LENGTH // 2
+        reach = radius * np.array([np.cos(angle), np.sin(angle)])
+        start = (256 * (radius - reach)).round().astype(int).tolist()  # in 256ths of a pixel
+        end = (256 * (radius + reach)).round().astype(int).tolist()
+        kernel = np.zeros((LENGTH, LENGTH), np.uint8)
+        cv2.line(kernel, start, end, 255, 1, cv2.LINE_AA, shift=8)
+        weights = kernel.astype(np.float32) / kernel.sum()
+        return cv2.filter2D(image, -1, weights, borderType=cv2.BORDER_REPLICATE)
 
     def gaussian_noise(image):
         noise = random.standard_normal(image.shape, np.float32)
@@ -120,14 +138,14 @@ def opencv_functions():
         return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
     def color_saturation(image):
-        grey = cv2.merge([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)] * 3)
+        luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        grey = cv2.merge([luma, luma, luma])
         return cv2.addWeighted(image, CHROMA, grey, 1 - CHROMA, 0)
 
     def contrast(image):
         mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
-        return cv2.LUT(
-            image, (mean + CONTRAST * (grey_levels - mean)).round().clip(0, 255).astype(np.uint8)
-        )
+        scaled = mean + CONTRAST * (grey_levels - mean)
+        return cv2.LUT(image, scaled.round().clip(0, 255).astype(np.uint8))
 
     def pixelation(image):
         height, width = image.shape[:2]

@@ -1,56 +1,107 @@
-"""What the timing benchmarks share: candidates timed side by side, and the machine that they ran on."""
+"""What the benchmarks share: timing side by side, and the header of the files in results/."""
 
+import os
 import platform
+import shlex
 import statistics
+import sys
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from ablations.tables import markdown
+from training.config import git_commit
 from utils.files import write_json
 
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow")
 
-def medians(candidates, rounds, device="cpu"):
-    """{name: median seconds} of {name: function without arguments}. A round times each of them once, so that whatever
-    else the machine does meets all alike; a first round is not counted."""
-    seconds = {name: [] for name in candidates}
+
+def median_seconds(
+    candidates: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """Time functions without arguments: {name: median seconds of a call}.
+
+    A round calls each of them once, so that whatever else the machine does slows all of them. A
+    round before the first one is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in tqdm(range(rounds + 1), desc="rounds", unit="round", leave=False):
-        for name, run in candidates.items():
+        for name, function in candidates.items():
+            wait_for(device)
             started = time.perf_counter()
-            run()
-            if torch.device(device).type == "cuda":
-                torch.cuda.synchronize(device)
+            function()
+            wait_for(device)
             seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
-def machine(device="cpu"):
-    """What a timing depends on, for the JSON and the line above a table."""
-    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
-    return {"processor": processor(), "threads": torch.get_num_threads(), "gpu": gpu,
-            "python": platform.python_version(), "torch": str(torch.__version__)}  # fmt: skip
+def wait_for(device: torch.device | str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def processor():
-    """The processor's name, where the system tells it."""
+def result_header(
+    device: torch.device | str = "cpu", packages: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return how and where a result is made: the command, commit, machine, date and versions.
+
+    packages are named beside PACKAGES and OpenCV.
+    """
+    import cv2
+
+    is_gpu = torch.device(device).type == "cuda"
+    versions = {name: version(name) for name in (*PACKAGES, *packages)}
+    return {
+        "command": command_line(),
+        "commit": git_commit(),
+        "machine": {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name(device) if is_gpu else None,
+        },
+        "date": date.today().isoformat(),
+        "versions": {"python": platform.python_version(), "opencv": cv2.__version__, **versions},
+    }
+
+
+def command_line() -> str:
+    """Return the command that started this process, as a user types it."""
+    specification = sys.modules["__main__"].__spec__
+    script = Path(sys.argv[0]).name
+    start = ["python", "-m", specification.name] if specification else ["python", script]
+    return shlex.join([*start, *sys.argv[1:]])
+
+
+def processor_name() -> str:
+    """Return the processor's name, where the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
 
 
-def tell(output, name, device, *tables, **numbers):
-    """Print tables, each (titles, rows of text cells), and write them with the numbers to <output>/<name>.json."""
-    about = machine(device)
-    print("  ".join(f"{key} {value}" for key, value in about.items() if value is not None))
-    for titles, rows in tables:
-        print("\n".join(["", *markdown(titles, rows)]))
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / f"{name}.json",
-        {"machine": about, "tables": [[titles, *rows] for titles, rows in tables], **numbers},
-    )
-    print(f"\n{folder / f'{name}.json'}")
+def write_result(
+    folder: str | Path, name: str, header: dict[str, Any], numbers: dict[str, Any]
+) -> None:
+    """Write <folder>/<name>.json, the header first, and print where it is."""
+    path = Path(folder) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**header, **numbers})
+    print(f"\n{path}")
+
+
+def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown; cells are text."""
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        lines.append(f"| {' | '.join(row)} |")
+    return lines

@@ -1,50 +1,78 @@
-"""What of the hardware's rate training keeps: an epoch of the real loop against the bare work of the same network.
+"""How much of the hardware's rate training keeps: the real loop against the network's work alone.
 
     python -m benchmarks.training_loop --references path/to/images
-    python -m benchmarks.training_loop --references path/to/images --flags="--backbone resnet50 --image_size 96"
+    python -m benchmarks.training_loop --flags="--backbone resnet50 --image_size 96"
 
-A run of train_with_distortions.py halts after every epoch for a bare one, which does as many steps of forward, backward
-and optimizer, and as many forwards for validation and refits, at the same precision, on batches that are on the device
-already. Epochs are counted from the second on, up to a multiple of the refit interval. A second run then tells where
-the time goes. The averaged weights need batch-norm statistics of their own, more forwards of the network than a loop
-without them has: the rate is told with and without them in the bare epoch.
+A run of train_with_distortions.py halts after every epoch for a bare one. That does as many steps
+of forward, backward and optimizer, and as many forwards for validation and refits, at the same
+precision, on images that are on the device already. Epochs count from the second on. A second run
+then measures where the time goes. The averaged weights need batch-norm statistics of their own,
+which are more forwards than a loop without an average has: the rate is given with and without
+them in the bare epoch. Writes <output>/training_loop.json.
 """
 
 import argparse
 import copy
+import shlex
 import statistics
+import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack, chdir
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.optim.swa_utils import AveragedModel
 
 import train_with_distortions as script
-from benchmarks.bare_work import BareEpoch
-from benchmarks.spans import Spans, flags_of, run
-from benchmarks.timing import tell
+from benchmarks.bare_network import BareNetwork
+from benchmarks.timing import markdown, result_header, wait_for, write_result
+from distorted_dataset import DistortedImageDataset
+from models.inference import BATCH_PIXELS
+from models.mixture import Mixture
+from models.quality_net import QualityNet
+from references.sources import absolute
 from training import loop
+from training.checkpointing import OpenRun
+from training.loop import BN_IMAGES, TrainingState
+from training.muon import Muon
 from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.device import choose_device
 
-# What is timed, and the functions it is spent in; within another's time, a function's own is not counted twice.
-SPANS = {
-    "distorting": ["distorted_dataset.DistortedImageDataset.images"],
-    "drawing labels": ["distorted_dataset.DistortedImageDataset.set_epoch"],
-    "forward and losses": ["training.loop.compute_losses"],
-    "backward": ["torch.Tensor.backward"],
-    "optimizer": ["training.muon.Muon.step"],
-    "mean of the weights": ["torch.optim.swa_utils.AveragedModel.update_parameters"],
-    "batch-norm statistics": ["train_with_distortions.update_bn_statistics"],
-    "validation": ["train_with_distortions.evaluate"],
-    "a refit's forwards": ["train_with_distortions.refit"],
-    "a refit's fit": ["models.mixture.Mixture.refit"],
-    "log and checkpoints": [
-        "training.checkpointing.append_log",
-        "training.checkpointing.Saver.keep",
-    ],
-    "the rest of the loop": ["train_with_distortions.train_one_epoch"],
-}
+# Where an epoch spends its time: what to call it, and the owner and name of a function. The time of
+# a function that another one calls is not counted twice.
+TIMED = (
+    ("distorting", DistortedImageDataset, "images"),
+    ("drawing labels", DistortedImageDataset, "set_epoch"),
+    ("forward and losses", loop, "compute_losses"),
+    ("backward", torch.Tensor, "backward"),
+    ("optimizer", Muon, "step"),
+    ("mean of the weights", AveragedModel, "update_parameters"),
+    ("batch-norm statistics", script, "update_bn_statistics"),
+    ("validation", script, "validate"),
+    ("a refit's forwards", script, "refit"),
+    ("a refit's fit", Mixture, "refit"),
+    ("log and checkpoints", OpenRun, "log"),
+    ("log and checkpoints", OpenRun, "save"),
+    ("the rest of the loop", script, "train_one_epoch"),
+)
+# Modules that are imported when they are first needed; here that is before anything is timed.
+LATE_IMPORTS = (
+    "scipy.stats",
+    "sklearn.metrics",
+    "sklearn.mixture",
+    "torch._dynamo",
+    "torchvision.models",
+)
+SAVE_INTERVAL = 60  # seconds of both kinds of epochs, so about 30 of the real ones: the default
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--references", default="photos", help="as for train_with_distortions.py")
@@ -58,68 +86,171 @@ def parse_args(argv=None):
     add(
         "--flags", default="", help='further flags of train_with_distortions.py: --flags="--no-amp"'
     )
-    add("--output", default="benchmarks/results", help="folder of training.json")
+    add("--output", default="results", help="folder of the numbers")
     return parser.parse_args(argv)
 
 
-def main(args):
-    device, output = choose_device(args.device), Path(args.output).resolve()
-    flags = [*flags_of(args), f"--epochs={args.epochs}"]
-    unfinished = {
-        "train_with_distortions.finish": lambda *args: {}
-    }  # the fits after training are no part of an epoch
-    halts, spans = Halts(), Spans(device)
-    halting = {
-        "train_with_distortions.start_training": halts.start,
-        "train_with_distortions.log_epoch": halts.log,
-    }
-    run(
-        [*flags, "--save_interval=60"], halting | unfinished
-    )  # 30 of them of the real epochs, about
-    timed = {
-        target: spans.timed(name, target) for name, targets in SPANS.items() for target in targets
-    }
-    run(flags, timed | unfinished)
-    real, bare, with_statistics = (
-        statistics.mean(values[1:]) for values in (halts.real, halts.bare, halts.statistics)
+def main(args: argparse.Namespace) -> None:
+    """Run training twice: beside bare epochs, and with its functions timed."""
+    device = choose_device(args.device)
+    output = Path(args.output).resolve()
+    header = result_header(device)
+    flags = [
+        "--experiment_name=timed",
+        f"--references={absolute(args.references)}",
+        f"--data_root={Path('data').resolve()}",
+        f"--device={args.device}",
+        *shlex.split(args.flags),
+        f"--epochs={args.epochs}",
+    ]
+    halts = Halts()
+    run_training([*flags, f"--save_interval={SAVE_INTERVAL}"], halts.replacements())
+    spans = Spans(device)
+    run_training(
+        flags, [(owner, name, spans.timed(title, owner, name)) for title, owner, name in TIMED]
     )
-    rates = [["steps, validation and refits", f"{bare / real:.1%}"],
-             ["the same and batch-norm statistics", f"{(bare + with_statistics) / real:.1%}"]]  # fmt: skip
-    totals = spans.totals()
-    shares = [[name, f"{seconds / sum(totals.values()):.1%}"] for name, seconds in totals.items()]
-    tell(output, "training", device, (["of the bare network's rate at", "the loop keeps"], rates),
-         (["where the time goes", "share"], shares), flags=args.flags, real_seconds=halts.real,
-         bare_seconds=halts.bare, statistics_seconds=halts.statistics, spans=totals)  # fmt: skip
+
+    real = statistics.mean(halts.real[1:])
+    bare = statistics.mean(halts.bare[1:])
+    bn_statistics = statistics.mean(halts.bn_statistics[1:])
+    rates = {
+        "steps, validation and refits": bare / real,
+        "the same and batch-norm statistics": (bare + bn_statistics) / real,
+    }
+    total = sum(spans.seconds.values())
+    shares = {title: seconds / total for title, seconds in spans.seconds.items()}
+    for titles, values in (
+        (["of the bare network's rate at", "the loop keeps"], rates),
+        (["where the time goes", "share"], shares),
+    ):
+        rows = [[title, f"{value:.1%}"] for title, value in values.items()]
+        print("\n".join(["", *markdown(titles, rows)]))
+    numbers = {
+        "flags": args.flags,
+        "kept": rates,
+        "shares": shares,
+        "real_seconds": halts.real,
+        "bare_seconds": halts.bare,
+        "bn_statistics_seconds": halts.bn_statistics,
+    }
+    write_result(output, "training_loop", header, numbers)
+
+
+def run_training(flags: list[str], replacements: list[tuple[Any, str, Callable[..., Any]]]) -> None:
+    """Run the script in an empty folder, with functions replaced: (owner, name, function).
+
+    What comes after the last epoch is left out.
+    """
+    for module in LATE_IMPORTS:
+        import_module(module)
+    no_finish = (script, "finish", lambda *args: {})
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(chdir(folder))
+        for owner, name, function in [*replacements, no_finish]:
+            stack.enter_context(patch.object(owner, name, function))
+        script.main(script.parse_args(flags))
 
 
 class Halts:
     """Seconds of each real epoch, and of the bare one and of its batch-norm statistics after it."""
 
-    def __init__(self):
-        self.real, self.bare, self.statistics = [], [], []
+    def __init__(self) -> None:
+        self.real: list[float] = []
+        self.bare: list[float] = []
+        self.bn_statistics: list[float] = []
 
-    def start(self, model, mixture, args, images):
-        self.epoch = BareEpoch(copy.deepcopy(model), args, images)
-        self.began = time.perf_counter()
-        return loop.create_state(model, mixture, args, images)
+    def replacements(self) -> list[tuple[Any, str, Callable[..., Any]]]:
+        """Return what run_training puts in the places of the script's functions."""
+        write_log = OpenRun.log
 
-    def log(self, args, number, refit, *values):
-        line = _log_epoch(args, number, refit, *values)
-        self.real.append(self.lap())
-        self.epoch.run(refit)
-        self.bare.append(self.lap())
-        self.epoch.measure_statistics()
-        self.statistics.append(self.lap())
-        return line
+        def create_state(
+            model: QualityNet, mixture: Mixture, config: dict[str, Any], image_count: int
+        ) -> TrainingState:
+            self._epoch = BareEpoch(copy.deepcopy(model), config, image_count)
+            self._lap_started = time.perf_counter()
+            return loop.create_state(model, mixture, config, image_count)
 
-    def lap(self):
-        """Seconds since the last one."""
-        self.epoch.bare.wait()
-        began, self.began = self.began, time.perf_counter()
-        return self.began - began
+        def log(run: OpenRun, line: dict[str, Any]) -> None:
+            write_log(run, line)
+            self.real.append(self._end_lap())
+            self._epoch.run(refits=line["refit"])
+            self.bare.append(self._end_lap())
+            self._epoch.measure_bn_statistics()
+            self.bn_statistics.append(self._end_lap())
+
+        return [(script, "create_state", create_state), (OpenRun, "log", log)]
+
+    def _end_lap(self):
+        """Return the seconds since the last lap's end."""
+        wait_for(self._epoch.network.device)
+        seconds = time.perf_counter() - self._lap_started
+        self._lap_started += seconds
+        return seconds
 
 
-_log_epoch = script.log_epoch
+class BareEpoch:
+    """As many steps and forwards as an epoch of so many images has."""
+
+    def __init__(self, model: QualityNet, config: dict[str, Any], image_count: int):
+        batch_size = config["batch_size"]
+        side = config["image_size"]
+        validation_images = config["val_samples"] * (config["distortions_per_image"] + 1)
+        at_once = min(256, max(1, BATCH_PIXELS // side**2))
+        bn_images = min(image_count, max(BN_IMAGES, batch_size))
+        self.network = BareNetwork(
+            model, side, max(256, batch_size), amp=config["amp"], lr=config["lr"]
+        )
+        self._steps = batch_sizes(image_count, batch_size)
+        self._bn_batches = batch_sizes(bn_images, batch_size)
+        self._validation = batch_sizes(validation_images, at_once)
+        self._refit = batch_sizes(min(image_count, config["gmm_samples"]), at_once)
+
+    def run(self, refits: bool) -> None:
+        """Do the steps, and the forwards of validation and, where there is one, of a refit."""
+        for size in self._steps:
+            self.network.step(size)
+        for size in self._validation:
+            self.network.evaluate(size)
+        for size in self._refit if refits else []:
+            self.network.evaluate(size)
+
+    def measure_bn_statistics(self) -> None:
+        """Do the forwards from which the averaged weights get their batch-norm statistics."""
+        for size in self._bn_batches:
+            self.network.forward_in_training_mode(size)
+
+
+def batch_sizes(count: int, batch_size: int) -> list[int]:
+    """Return the sizes of the batches of so many images."""
+    return [len(batch) for batch in torch.arange(count).split(batch_size)]
+
+
+class Spans:
+    """Seconds spent in functions, each without what is spent in another of them."""
+
+    def __init__(self, device: torch.device):
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._device = device
+        self._inner_seconds: list[float] = []  # of each timed call that is under way
+
+    def timed(self, title: str, owner: Any, name: str) -> Callable[..., Any]:
+        """Return the function of this name with its time added up under the title."""
+        function = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            started = time.perf_counter()
+            self._inner_seconds.append(0.0)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                wait_for(self._device)
+                spent = time.perf_counter() - started
+                self.seconds[title] += spent - self._inner_seconds.pop()
+                if self._inner_seconds:
+                    self._inner_seconds[-1] += spent
+
+        return call
 
 
 if __name__ == "__main__":
