@@ -249,7 +249,7 @@ def test_a_damaged_config_is_one_line(halfway, content):
 def test_a_folder_lost_in_mid_run_stays_lost_and_another_in_its_place_untouched(
     halfway, monkeypatch, another, remove
 ):
-    own_evaluate = train_with_distortions.evaluate
+    own_evaluate = train_with_distortions.validate
 
     def evaluate(*args):
         remove(halfway)
@@ -387,7 +387,7 @@ def test_a_loss_that_is_not_finite_stops_the_epoch_soon(halfway, monkeypatch):
     assert len(steps) == 2 and load_checkpoint(halfway / "last.pt")["epoch"] == 1
 
 
-@pytest.mark.parametrize("broken", ("training.loop.Muon.step", "training.loop.update_bn"))
+@pytest.mark.parametrize("broken", ("training.muon.Muon.step", "training.loop.update_bn"))
 def test_weights_and_statistics_that_are_not_finite_are_never_saved(halfway, monkeypatch, broken):
     """The loss of the epoch's only step is finite."""
 
@@ -446,7 +446,7 @@ def test_a_test_that_fails_leaves_the_results_of_the_one_before(finished, monkey
     """Here in writing a figure, on a full disk."""
     flags = f"--experiment {finished} --test_samples 4 --skip_tsne --device cpu".split()
     figures = [("small", Figure())]
-    monkeypatch.setattr(test_with_viz, "figures", lambda *args: figures)
+    monkeypatch.setattr("evaluation.figures.draw_figures", lambda *args: figures)
     run_script(test_with_viz.main, lambda: test_with_viz.parse_args(flags))
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     assert finished / "visualizations/small.png" in before

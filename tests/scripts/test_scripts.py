@@ -205,7 +205,7 @@ def test_best_is_the_last_epoch_within_a_hundredth_of_the_highest_srcc_also_afte
         iter((nan, 0.8, 0.793, 0.786, nan, KeyboardInterrupt, 0.788, 0.81, 0.802, 0.799)),
         [],
     )
-    own_evaluate, own_save = train_with_distortions.evaluate, checkpointing.save_checkpoint
+    own_evaluate, own_save = train_with_distortions.validate, checkpointing.save_checkpoint
 
     def evaluate(*args):
         score = next(scores, None)
@@ -458,7 +458,7 @@ def test_the_distortion_of_the_readme_works_as_it_stands(tmp_path):
     )[1]
     name = re.search(r"def (\w+)", example)[1]
     assert example.count("\n") <= 10
-    with open(code / "distortions/standard.py", "a") as file:
+    with open(code / "distortions/extra.py", "a") as file:
         file.write("\n\n" + example)
     script(
         f"distorted_dataset.py --distortions {name} --output {name}.png",

@@ -26,6 +26,7 @@ from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from references import sources
+from references.reading import FORMATS
 from utils.cli import MAX_SEED, HelpFormatter, int_in_range, run_script
 from utils.errors import UserError
 
@@ -117,7 +118,7 @@ def seeds():
         ("tiff", noise.convert("1"), {"compression": "group4"}), ("tiff", deep, {"exif": exif}),
         ("tiff", noise, {"save_all": True, "append_images": [smooth]}),
     ]  # fmt: skip
-    formats = {suffix[1:]: name for suffix, name in sources.FORMATS.items()}
+    formats = {suffix[1:]: name for suffix, name in FORMATS.items()}
     return [(suffix, encoded(image, formats[suffix], options)) for suffix, image, options in kinds]
 
 
@@ -187,8 +188,8 @@ def read(folder, seconds, megabytes):
 def table(lines):
     """A row a format, then the slowest file."""
     rows = ["| files | read | skipped | most often because |", "|---|---|---|---|"]
-    for name in dict.fromkeys(sources.FORMATS.values()):
-        why = [line["why"] for line in lines if sources.FORMATS[Path(line["name"]).suffix] == name]
+    for name in dict.fromkeys(FORMATS.values()):
+        why = [line["why"] for line in lines if FORMATS[Path(line["name"]).suffix] == name]
         skipped = [reason for reason in why if reason is not None]
         common = Counter(reason.split("(")[0].strip()[:40] for reason in skipped).most_common(1)
         rows.append(

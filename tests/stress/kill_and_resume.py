@@ -1,11 +1,11 @@
-"""Kill a training run at random moments, resume it, and compare what it comes to with the same run left alone.
+"""Kill a training run at random moments, resume it, and compare it with a run that is left alone.
 
     python -m tests.stress.kill_and_resume
     python -m tests.stress.kill_and_resume --kills 40 --seed 1
 
-Half of the kills strike inside a step, a fit, a write …; the other half come from outside after a random time. A run
-that survives ends with the same log (but for its timings), checkpoints and test, bit for bit. At the end:
-<output>/faults.md, a table, and faults.json.
+Half of the kills strike inside a step, a fit, a write …; the other half come from outside after a
+random time. A run that survives ends with the same log (but for its timings), checkpoints and test,
+bit for bit.
 """
 
 import argparse
@@ -24,43 +24,45 @@ from pathlib import Path
 from pkgutil import resolve_name
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from tests.helpers import preloaded_context as preloaded
-from training.checkpointing import read_log, read_metrics
+from evaluation.results import read_log, read_metrics
+from tests.helpers import preloaded_context
 from utils.checkpoint import load_checkpoint
 from utils.cli import HelpFormatter, int_in_range, run_script
 from utils.errors import UserError
 from utils.files import append_line, write_json
 
-# 264 images an epoch: more than BN_IMAGES.
-FLAGS = """--references photos --image_size 8 --train_samples 66 --val_samples 4 --distortions_per_image 3 --epochs 4
-           --batch_size 66 --refit_interval 1 --save_interval 0 --device cpu""".split()
+# An epoch has 264 images: more than BN_IMAGES.
+FLAGS = (
+    "--references photos --image_size 8 --train_samples 66 --val_samples 4 "
+    "--distortions_per_image 3 --epochs 4 --batch_size 66 --refit_interval 1 --save_interval 0 "
+    "--device cpu"
+).split()
 SELDOM = "--save_interval=0.5"  # seconds, a few epochs: half of the runs train some again
 COMPARED = ("log", "best.pt", "last.pt", "test")
-METRIC_TITLES = [
-    f"| killed | epochs logged | resumed | {' | '.join(COMPARED)} |",
-    "|---" * (3 + len(COMPARED)) + "|",
-]
 
 
 def die():
+    """Die as a killed process does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def nothing(*args, **kwargs):
-    pass
+def do_nothing(*args, **kwargs):
+    """Do none of the work before the kill."""
 
 
-def half_a_line(path, value):
+def write_half_a_line(path, value):
+    """Write half of a log's line before the kill."""
+    line = json.dumps(value)
     with open(path, "a") as file:
-        file.write(json.dumps(value)[: len(json.dumps(value)) // 2])
+        file.write(line[: len(line) // 2])
 
 
-def half_a_file(path, write, previous=None):
+def write_half_a_file(path, write, previous=None):
+    """Write half of a temporary file before the kill."""
     content = io.BytesIO()
     write(content)
     Path(f"{path}.tmp").write_bytes(content.getvalue()[: content.tell() // 2])
@@ -68,19 +70,19 @@ def half_a_file(path, write, previous=None):
 
 # {moment: (what is called, what it has done of its work when the kill strikes)}
 MOMENTS = {
-    "in a training step": ("training.loop.Muon.step", nothing),
-    "in a fit of the mixture": ("sklearn.mixture.GaussianMixture._m_step", nothing),
-    "in a validation": ("train_with_distortions.evaluate", nothing),
-    "half a line in the log": ("training.checkpointing.append_line", half_a_line),
+    "in a training step": ("training.muon.Muon.step", do_nothing),
+    "in a fit of the mixture": ("sklearn.mixture.GaussianMixture._m_step", do_nothing),
+    "in a validation": ("train_with_distortions.validate", do_nothing),
+    "half a line in the log": ("training.checkpointing.append_line", write_half_a_line),
     "after a line in the log": ("training.checkpointing.append_line", append_line),
-    "half a checkpoint": ("utils.checkpoint.write_atomically", half_a_file),
-    "before a rename": ("utils.files.os.replace", nothing),
+    "half a checkpoint": ("utils.checkpoint.write_atomically", write_half_a_file),
+    "before a rename": ("utils.files.os.replace", do_nothing),
     "after a rename": ("utils.files.os.replace", os.replace),
 }
 
 
-def counted(original, before, kill_at, calls):
-    """The original, that counts its calls, and at one of them does only what `before` does of it and dies."""
+def killing(original, before, kill_at, calls):
+    """Return the original, which counts its calls and at one of them does `before` and dies."""
 
     def call(*args, **kwargs):
         if next(calls) == kill_at:
@@ -92,8 +94,10 @@ def counted(original, before, kill_at, calls):
 
 
 def train(folder, name, flags=(), moment=None, kill_at=None, test=False):
-    """Train, or go on with, the run of this name in the folder, and perhaps test it. Leaves {moment: how often it came
-    in training} in <name>.calls.json, or dies."""
+    """Train, or go on with, the run of this name in the folder, and perhaps test it.
+
+    Leaves {moment: how often it came in training} in <name>.calls.json, or dies.
+    """
     import test_with_viz
     import train_with_distortions
 
@@ -102,166 +106,161 @@ def train(folder, name, flags=(), moment=None, kill_at=None, test=False):
     tqdm.set_lock(threading.RLock())  # its own would outlive a killed process
     calls = {each: itertools.count(1) for each in MOMENTS}
     with ExitStack() as stack:
-        words = stack.enter_context(open(f"{name}.txt", "a"))
-        stack.enter_context(redirect_stdout(words))
-        stack.enter_context(redirect_stderr(words))
+        output = stack.enter_context(open(f"{name}.txt", "a"))
+        stack.enter_context(redirect_stdout(output))
+        stack.enter_context(redirect_stderr(output))
         for each, (target, before) in MOMENTS.items():
             strike = kill_at if each == moment else None
-            stack.enter_context(
-                patch(target, counted(resolve_name(target), before, strike, calls[each]))
-            )
-        train_with_distortions.main(
-            train_with_distortions.parse_args(["--experiment_name", name, *flags])
-        )
-        came = {each: next(count) - 1 for each, count in calls.items()}
+            function = killing(resolve_name(target), before, strike, calls[each])
+            stack.enter_context(patch(target, function))
+        args = train_with_distortions.parse_args(["--experiment_name", name, *flags])
+        train_with_distortions.main(args)
+        counts = {each: next(count) - 1 for each, count in calls.items()}
         if test:
-            stack.enter_context(
-                patch("test_with_viz.figures", lambda *args: [])
-            )  # the slowest, and no numbers
+            # Figures take longest and hold no numbers.
+            stack.enter_context(patch("evaluation.figures.draw_figures", lambda *args: []))
             flags = f"--experiment experiments/{name} --test_samples 6 --skip_tsne --device cpu"
             test_with_viz.main(test_with_viz.parse_args(flags.split()))
-    write_json(f"{name}.calls.json", came)
+    write_json(f"{name}.calls.json", counts)
 
 
 def run(*args, **kwargs):
-    """train(…) in a process of its own; returns its exit code."""
-    child = preloaded().Process(target=train, args=args, kwargs=kwargs)
+    """Call train(…) in a process of its own, and return its exit code."""
+    child = preloaded_context().Process(target=train, args=args, kwargs=kwargs)
     child.start()
     child.join()
     return child.exitcode
 
 
 def run_and_kill(folder, name, seconds, flags):
-    """A run that is killed from outside so many seconds after it began. Returns whether it was still under way."""
-    child = preloaded().Process(target=train, args=(folder, name, flags))
+    """Kill a run from outside so many seconds after it began. Tell whether it was under way."""
+    child = preloaded_context().Process(target=train, args=(folder, name, flags))
     child.start()
-    while not (folder / "experiments" / name / "config.json").exists() and child.is_alive():
+    config = folder / "experiments" / name / "config.json"
+    while not config.exists() and child.is_alive():
         time.sleep(0.01)
     time.sleep(seconds)
     child.kill()
     child.join()
     if child.exitcode not in (0, -signal.SIGKILL):
-        raise UserError(
-            f"the run failed before it could be killed: {(folder / f'{name}.txt').read_text()}"
-        )
+        output = (folder / f"{name}.txt").read_text()
+        raise UserError(f"the run failed before it could be killed: {output}")
     return child.exitcode == -signal.SIGKILL
 
 
-def differences(a, b, at=""):
-    """The places at which two nested dicts and lists of tensors and values differ."""
+def differences(a, b, place=""):
+    """Return the places at which two nested dicts and lists of tensors and values differ."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return [
-            place
-            for key in a.keys() | b.keys()
-            for place in differences(a.get(key), b.get(key), f"{at}/{key}")
-        ]
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
-        return [
-            place for i, pair in enumerate(zip(a, b)) for place in differences(*pair, f"{at}/{i}")
-        ]
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        same = a.dtype == b.dtype and np.array_equal(a.numpy(), b.numpy(), equal_nan=True)
+        keys = a.keys() | b.keys()
+        pairs = {key: (a.get(key), b.get(key)) for key in keys}
+    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        pairs = dict(enumerate(zip(a, b)))
     else:
-        same = a == b or (a != a and b != b)
-    return [] if same else [at]
+        return [] if is_same(a, b) else [place]
+    places = []
+    for key, (one, other) in pairs.items():
+        places += differences(one, other, f"{place}/{key}")
+    return places
 
 
-def compare(run, left_alone):
-    """{"log", "best.pt", "last.pt", "test": the places in which a run's folder differs from one that was left alone}"""
+def is_same(a, b):
+    """Tell whether two tensors or plain values are equal, nan to nan."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and np.array_equal(a.numpy(), b.numpy(), equal_nan=True)
+    return a == b or (a != a and b != b)
+
+
+def compare(killed, alone):
+    """Return {name of COMPARED: the places in which a run's folder differs from the other's}."""
     found = {
-        "log": differences(*(without_timings(read_log(folder)) for folder in (run, left_alone)))
+        "log": differences(without_timings(read_log(killed)), without_timings(read_log(alone)))
     }
     for name in ("best.pt", "last.pt"):
-        found[name] = differences(*(contents(folder / name) for folder in (run, left_alone)))
-    if (left_alone / "visualizations").exists():
-        tests = [{**read_metrics(folder), "run": None} for folder in (run, left_alone)]
+        found[name] = differences(contents(killed / name), contents(alone / name))
+    if (alone / "visualizations").exists():
+        tests = [{**read_metrics(folder), "run": None} for folder in (killed, alone)]
         found["test"] = differences(*tests)
     return found
 
 
 def contents(path):
+    """Return what a checkpoint holds, but for the run's name and timings."""
     state = load_checkpoint(path)
     state["config"]["experiment_name"] = None
     return {**state, "log": without_timings(state.get("log", []))}
 
 
 def without_timings(log):
-    return [
-        {key: value for key, value in line.items() if key != "images_per_second"} for line in log
-    ]
+    lines = []
+    for line in log:
+        lines.append({name: value for name, value in line.items() if name != "images_per_second"})
+    return lines
 
 
 def parse_args(argv=None):
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument(
-        "--kills", type=int_in_range(1), default=20, help="how many runs are killed, once each"
-    )
-    parser.add_argument("--seed", type=int_in_range(0), default=0, help="of the random moments")
-    parser.add_argument(
-        "--output", default="benchmarks/results", help="folder of the table and the numbers"
-    )
+    add = parser.add_argument
+    add("--kills", type=int_in_range(1), default=20, help="how many runs are killed, once each")
+    add("--seed", type=int_in_range(0), default=0, help="of the random moments")
     return parser.parse_args(argv)
 
 
 def main(args):
-    drawn, rows = random.Random(args.seed), []
+    """Kill and resume runs, and print a row for each."""
+    generator = random.Random(args.seed)
+    survivors = 0
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         alone = folder / "experiments" / "alone"
         if run(folder, "alone", FLAGS, test=True) != 0:
-            raise UserError(
-                f"the run that is left alone failed: {(folder / 'alone.txt').read_text()}"
-            )
+            output = (folder / "alone.txt").read_text()
+            raise UserError(f"the run that is left alone failed: {output}")
         calls = json.loads((folder / "alone.calls.json").read_text())
         seconds = (alone / "best.pt").stat().st_mtime - (alone / "config.json").stat().st_mtime
-        print("\n".join(METRIC_TITLES), flush=True)
+        print(f"| killed | epochs logged | resumed | {' | '.join(COMPARED)} |")
+        print("|---" * (3 + len(COMPARED)) + "|", flush=True)
         for i in range(args.kills):
-            name = f"run{i}"
-            row = one_kill(folder, name, i, calls, seconds, drawn)
-            row["resumed"] = run(folder, name, ["--resume", row.pop("saved")], test=True) == 0
-            rows.append(
-                row | (compare(folder / "experiments" / name, alone) if row["resumed"] else {})
-            )
-            print(as_text(rows[-1]), flush=True)
-            shutil.rmtree(folder / "experiments" / name)
-    write_results(rows, Path(args.output))
+            survivors += kill_and_resume(folder, i, alone, calls, seconds, generator)
+    print(f"\n{survivors} of {args.kills} runs ended like the run that was left alone.")
+    if survivors < args.kills:
+        raise UserError("the others differ in the places that are named below their rows")
 
 
-def one_kill(folder, name, i, calls, seconds, drawn):
-    """Start a run and kill it: {"kill": when, "saved": its --save_interval, "epochs": how many it had logged}."""
-    saved = SELDOM if i % 2 else "--save_interval=0"
-    if i % 2:
-        after = drawn.uniform(0, seconds)
-        while not run_and_kill(folder, name, after, [*FLAGS, saved]):  # this time it was faster
-            shutil.rmtree(folder / "experiments" / name)
-            after = drawn.uniform(0, seconds)
-        kill = f"from outside, after {after:.1f} s of {seconds:.1f}"
+def kill_and_resume(folder, i, alone, calls, seconds, generator):
+    """Kill and resume one run, print its row, and tell whether it ended like the other."""
+    name = f"run{i}"
+    killed = folder / "experiments" / name
+    from_outside = i % 2 == 1
+    save_interval = SELDOM if from_outside else "--save_interval=0"
+    if from_outside:
+        description = kill_from_outside(folder, name, seconds, save_interval, generator)
     else:
         moment = list(MOMENTS)[i // 2 % len(MOMENTS)]
-        at = drawn.randint(
-            2, calls[moment]
-        )  # the first rename makes the run's config.json: before it there is no run
-        assert run(folder, name, FLAGS, moment=moment, kill_at=at) == -signal.SIGKILL
-        kill = f"{moment}, {at} of {calls[moment]}"
-    return {"kill": kill, "saved": saved, "epochs": len(read_log(folder / "experiments" / name))}
+        # The first rename makes the run's config.json: before it there is no run.
+        kill_at = generator.randint(2, calls[moment])
+        assert run(folder, name, FLAGS, moment=moment, kill_at=kill_at) == -signal.SIGKILL
+        description = f"{moment}, {kill_at} of {calls[moment]}"
+    epochs = len(read_log(killed))
+    is_resumed = run(folder, name, ["--resume", save_interval], test=True) == 0
+    found = compare(killed, alone) if is_resumed else {}
+    words = ["same" if found.get(each) == [] else "differs" for each in COMPARED]
+    resumed = "yes" if is_resumed else "no"
+    print(f"| {description} | {epochs} | {resumed} | {' | '.join(words)} |", flush=True)
+    for each, places in found.items():
+        if places:
+            print(f"{each} differs in {', '.join(places[:5])}")
+    shutil.rmtree(killed)
+    return words == ["same"] * len(COMPARED)
 
 
-def as_text(row):
-    cells = [{True: "same", False: "differs"}[row.get(name) == []] for name in COMPARED]
-    return f"| {row['kill']} | {row['epochs']} | {'yes' if row['resumed'] else 'no'} | {' | '.join(cells)} |"
-
-
-def write_results(rows, folder):
-    differ = [row for row in rows if any(row.get(name) != [] for name in COMPARED)]
-    words = f"{len(rows) - len(differ)} of {len(rows)} runs ended like the run that was left alone."
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "faults.md").write_text(
-        "\n".join([*METRIC_TITLES, *map(as_text, rows), "", words, ""]), encoding="utf-8"
-    )
-    write_json(folder / "faults.json", {"kills": rows})
-    print(f"\n{words}")
-    if differ:
-        raise UserError(f"{folder / 'faults.json'} tells in which places the others differ")
+def kill_from_outside(folder, name, seconds, save_interval, generator):
+    """Kill a run at a random time while it is under way, and say when that was."""
+    while True:
+        after = generator.uniform(0, seconds)
+        if run_and_kill(folder, name, after, [*FLAGS, save_interval]):
+            return f"from outside, after {after:.1f} s of {seconds:.1f}"
+        shutil.rmtree(folder / "experiments" / name)  # this time it was faster
 
 
 if __name__ == "__main__":
