@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from PIL import Image
 
 from distortions.apply import distort
 from references.photos import PHOTOS, load_photo
@@ -51,6 +52,15 @@ def photo_pieces(height, width):
         for x, y in ((0, 0), (40, 60), (101, 33)):
             pieces.append(np.array(load_photo(i).crop((x, y, x + width, y + height))))
     return torch.from_numpy(np.stack(pieces))
+
+
+def write_images(folder, count, size=(40, 36), start=0):
+    """Write noise of its own to each of 000.png, 001.png, … of this width and height."""
+    folder.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    for i in range(start, start + count):
+        pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03d}.png")
 
 
 def run_script(target, flags, folder):

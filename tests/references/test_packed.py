@@ -146,10 +146,7 @@ def resident_memory():
 def test_what_was_read_leaves_the_process(tmp_path):
     count, bytes_each = 4000, 3 * 64 * 64  # 49 MB
     (tmp_path / "images").write_bytes(bytes(count * bytes_each))
-    file, before = (
-        PackedFile(tmp_path / "images", count, 64),
-        sum(resident_memory().values()),
-    )
+    file, before = (PackedFile(tmp_path / "images", count, 64), sum(resident_memory().values()))
     for rows in np.arange(count).reshape(-1, 100):
         file.take(rows)
     assert sum(resident_memory().values()) - before < count * bytes_each / 5e6
