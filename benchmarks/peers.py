@@ -71,10 +71,11 @@ def albumentations_transforms() -> dict[str, Callable[[np.ndarray], np.ndarray]]
             p=1,
         ),
     }
-    return {
-        name: lambda image, apply=transform: apply(image=image)["image"]
-        for name, transform in transforms.items()
-    }
+
+    def to_function(transform):
+        return lambda image: transform(image=image)["image"]
+
+    return {name: to_function(transform) for name, transform in transforms.items()}
 
 
 def _color_jitter(**changes):

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from tqdm import tqdm
 
@@ -53,8 +54,6 @@ def result_header(
 
     packages are named beside PACKAGES and OpenCV.
     """
-    import cv2
-
     is_gpu = torch.device(device).type == "cuda"
     versions = {name: version(name) for name in (*PACKAGES, *packages)}
     return {

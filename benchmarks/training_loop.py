@@ -143,11 +143,11 @@ def run_training(flags: list[str], replacements: list[tuple[Any, str, Callable[.
     """
     for module in LATE_IMPORTS:
         import_module(module)
-    no_finish = (script, "finish", lambda *args: {})
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(chdir(folder))
-        for owner, name, function in [*replacements, no_finish]:
+        stack.enter_context(patch.object(script, "finish", lambda *args: {}))
+        for owner, name, function in replacements:
             stack.enter_context(patch.object(owner, name, function))
         script.main(script.parse_args(flags))
 
