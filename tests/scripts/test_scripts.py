@@ -9,7 +9,6 @@ import subprocess
 import sys
 from math import nan
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -243,8 +242,10 @@ def test_what_is_kept_has_batch_norm_statistics_of_more_images_than_an_epochs_en
         )
     before, after = ((folder / name).stat().st_size for name in ("last.prev.pt", "last.pt"))
     assert after < 1.01 * before  # no network is in it twice
-    flags = SimpleNamespace(seed=0, batch_size=64, amp=False, lr=1e-3)
-    loop.update_bn_statistics(model, dataset, 0, flags, count=1)  # from which nothing can be learned
+    config = {"seed": 0, "batch_size": 64, "amp": False, "lr": 1e-3}
+    loop.update_bn_statistics(
+        model, dataset, 0, config, image_count=1
+    )  # from which nothing can be learned
     settled = model.backbone.bn1.running_mean.clone()
     update_bn(batches[:1], model)
     assert torch.allclose(model.backbone.bn1.running_mean, settled, atol=1e-5)

@@ -184,9 +184,9 @@ def compare(killed, alone):
 
 
 def contents(path):
-    """Return what a checkpoint holds, but for the run's name and timings."""
+    """Return what a checkpoint holds, but for the run's name, the code's commit and timings."""
     state = load_checkpoint(path)
-    state["config"]["experiment_name"] = None
+    state["config"] = {**state["config"], "experiment_name": None, "git_commit": None}
     return {**state, "log": without_timings(state.get("log", []))}
 
 
