@@ -1,38 +1,132 @@
+"""Types of flags, and the line that a script ends with."""
+
 import argparse
+import errno
+import signal
+import sys
 
 import pytest
 
-from utils.cli import float_in_range, int_in_range, int_or_auto, run_script
+from utils import cli
+from utils.cli import HelpFormatter, float_in_range, int_in_range, int_or_auto, run_script
 from utils.errors import UserError
 
 
-@pytest.mark.parametrize("parse, text, message", (
-    (int_in_range(1), "0", "'0' is not a whole number of 1 or more"),
-    (int_in_range(1), "2.5", "'2.5' is not a whole number"),
-    (int_in_range(2, 512), "600", "'600' is not a whole number from 2 to 512"),
-    (int_or_auto(2), "1", "'1' is not a whole number of 2 or more"),
-    (int_or_auto(2), "automatic", "'automatic' is not a whole number"),
-    (float_in_range(0), "nan", "'nan' is not a number of 0 or more"),
-    (float_in_range(0), "much", "'much' is not a number"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "parse, text, message",
+    (
+        (int_in_range(1), "0", "'0' is not a whole number of 1 or more"),
+        (int_in_range(1), "2.5", "'2.5' is not a whole number"),
+        (int_in_range(2, 512), "600", "'600' is not a whole number from 2 to 512"),
+        (int_or_auto(2), "1", "'1' is not a whole number of 2 or more"),
+        (int_or_auto(2), "automatic", "'automatic' is not a whole number"),
+        (float_in_range(0), "nan", "'nan' is not a number of 0 or more"),
+        (float_in_range(0), "much", "'much' is not a number"),
+        (float_in_range(0, 1), "1.5", "'1.5' is not a number from 0 to 1"),
+    ),
+)
 def test_flags_refuse_values_out_of_range(parse, text, message):
     with pytest.raises(argparse.ArgumentTypeError, match=message):
         parse(text)
 
 
-def test_values_in_range_are_taken():
-    assert int_in_range(1)("7") == 7 and float_in_range(0)("1e-3") == 1e-3
-    assert int_or_auto(2)("auto") == "auto" and int_or_auto(2)("2") == 2
+@pytest.mark.parametrize(
+    "parse, text, expected",
+    (
+        (int_in_range(1), "7", 7),
+        (int_in_range(2, 512), "512", 512),
+        (float_in_range(0), "1e-3", 1e-3),
+        (int_or_auto(2), "auto", "auto"),
+        (int_or_auto(2), "2", 2),
+    ),
+)
+def test_flags_take_values_in_range(parse, text, expected):
+    assert parse(text) == expected
 
 
-def test_a_users_mistake_is_one_line_and_a_defect_keeps_its_traceback():
-    def mistake(_):
-        raise UserError("--lr 0 is too small")
+def test_help_shows_defaults_and_required_flags():
+    parser = argparse.ArgumentParser(description="one\ntwo", formatter_class=HelpFormatter)
+    parser.add_argument("--given", default=5, help="has a default")
+    parser.add_argument("--none", help="has none")
+    parser.add_argument("--needed", required=True, help="must be there")
 
-    def defect(_):
-        raise ValueError("a bug")
+    text = parser.format_help()
 
+    assert "one\ntwo" in text
+    assert "has a default (default: 5)" in text
+    assert "must be there (required)" in text
+    assert text.count("default:") == 1
+
+
+def raising(problem):
+    """Return a script's main that raises the problem."""
+
+    def main(args):
+        raise problem
+
+    return main
+
+
+def test_a_users_mistake_is_one_line():
     with pytest.raises(SystemExit, match="^error: --lr 0 is too small$"):
-        run_script(mistake, lambda: None)
+        run_script(raising(UserError("--lr 0 is too small")), lambda: None)
+
+
+def test_a_defect_keeps_its_traceback():
     with pytest.raises(ValueError, match="a bug"):
-        run_script(defect, lambda: None)
+        run_script(raising(ValueError("a bug")), lambda: None)
+
+
+def test_a_disk_error_names_file_and_next_step():
+    problem = OSError(errno.ENOSPC, "No space left on device", "log.jsonl")
+
+    with pytest.raises(SystemExit) as end:
+        run_script(raising(problem), lambda: None, lambda args: "do this")
+
+    assert end.value.code == (
+        "error: log.jsonl: No space left on device; when that is mended: do this"
+    )
+
+
+def test_an_own_file_error_is_printed_as_it_is():
+    with pytest.raises(SystemExit, match="^error: no such folder$"):
+        run_script(raising(FileNotFoundError("no such folder")), lambda: None)
+
+
+def test_ctrl_c_exits_with_130(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_script(raising(KeyboardInterrupt()), lambda: None)
+
+    assert end.value.code == 130
+    assert capsys.readouterr().err == f"\ninterrupted; to go on: {cli.TRY_AGAIN}\n"
+
+
+def test_sigterm_exits_like_ctrl_c():
+    with pytest.raises(SystemExit) as end:
+        run_script(lambda args: signal.raise_signal(signal.SIGTERM), lambda: None)
+
+    assert end.value.code == 130
+
+
+def test_the_signal_handler_is_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+
+    run_script(lambda args: None, lambda: None)
+
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_among_imports_is_one_line(capsys):
+    cli.exit_on_interrupt(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    assert capsys.readouterr().err == f"\ninterrupted; to go on: {cli.TRY_AGAIN}\n"
+
+
+def test_other_errors_among_imports_keep_their_traceback(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "__excepthook__", lambda *args: shown.append(args))
+    problem = ImportError("no torch")
+
+    cli.exit_on_interrupt(ImportError, problem, None)
+
+    assert shown == [(ImportError, problem, None)]
