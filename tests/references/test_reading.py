@@ -19,6 +19,12 @@ def test_every_format_is_read(tmp_path, suffix):
     assert np.abs(pixels.mean((0, 1)) - (200, 30, 90)).max() < 4
 
 
+def test_an_unreadable_file_has_a_reason(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+
+    assert read_image(tmp_path / "a.png", 32) == (None, "not a PNG file")
+
+
 def test_pixels_of_the_right_size_are_not_changed():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
@@ -30,3 +36,8 @@ def test_a_photograph_is_shrunk_before_it_is_cropped():
     photo.paste("white", (80, 0, 240, 160))  # the centre square
 
     assert fit(photo, 32).mean() > 250
+
+
+def test_an_image_is_never_enlarged():
+    with pytest.raises(ValueError, match="40×31 is smaller than 32×32"):
+        fit(Image.new("RGB", (40, 31)), 32)

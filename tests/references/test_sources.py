@@ -158,6 +158,7 @@ def test_the_first_image_that_opens_decides_the_side(tmp_path):
         (tmp_path / f"{name}_broken.png").write_bytes(b"no image")
 
     assert sources.largest_side(str(tmp_path), 128) == 36
+    assert sources.largest_side(str(tmp_path), 16) == 16
 
 
 def test_a_folder_of_one_image_is_refused(tmp_path):
@@ -190,6 +191,31 @@ def test_unusable_files_are_named_and_counted(tmp_path, capsys):
     for name in ("empty.png", "short.png", "small.png (20×99 is smaller than 32×32)"):
         assert name in output
     assert "3 unusable images and 0 copies of others skipped" in output
+
+
+def test_only_so_many_unusable_files_are_named(tmp_path, capsys):
+    write_images(tmp_path / "train", 2)
+    write_images(tmp_path / "test", 1)
+    for i in range(sources.MAX_NAMED + 5):
+        (tmp_path / "train" / f"broken_{i}.png").write_bytes(b"no image")
+
+    with pytest.raises(ValueError, match="has 2 for training"):
+        load_for_training(tmp_path, 9, 1)
+
+    output = capsys.readouterr().out
+    assert output.count("skipped train/broken_") == sources.MAX_NAMED
+    assert f"{sources.MAX_NAMED + 5} unusable images" in output
+
+
+def test_copies_are_taken_once_and_counted(tmp_path, capsys):
+    write_images(tmp_path / "train", 3)
+    write_images(tmp_path / "train" / "copies", 3)
+    write_images(tmp_path / "test", 1)
+
+    with pytest.raises(ValueError, match="has 3 for training"):
+        load_for_training(tmp_path, 9, 1)
+
+    assert "0 unusable images and 3 copies of others skipped" in capsys.readouterr().out
 
 
 def test_images_are_found_by_suffixes_in_any_case(tmp_path):
@@ -279,6 +305,11 @@ def test_cifar10s_splits_are_its_own(cifar10):
 def test_cifar10_is_not_enlarged(cifar10):
     with pytest.raises(ValueError, match="--image_size 64 is larger"):
         load_for_training("cifar10", 1, 1, side=64)
+
+
+def test_crops_larger_than_a_photograph_are_refused():
+    with pytest.raises(ValueError, match="--image_size 301 is larger than the bundled"):
+        load_for_training("photos", 1, 1, side=SMALLEST_PHOTO + 1)
 
 
 def test_bundled_photographs_are_in_colour():

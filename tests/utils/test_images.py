@@ -87,6 +87,12 @@ def test_exif_orientation_is_applied(tmp_path):
     assert to_rgb(Image.open(tmp_path / "rotated.jpg")).size == (20, 10)
 
 
+def test_an_rgb_image_is_not_copied():
+    image = Image.new("RGB", (8, 8))
+
+    assert to_rgb(image) is image
+
+
 def test_names_get_escapes_only_where_needed():
     assert printable("grüße.png") == "grüße.png"
     assert printable("two\nlines.png") == r"two\nlines.png"
