@@ -136,7 +136,7 @@ def test_too_many_samples_are_refused_with_the_number(tmp_path):
         load_for_training(tmp_path, 10, 2)
 
 
-def test_a_test_folder_without_a_train_folder_is_refused(tmp_path):
+def test_a_test_folder_needs_a_train_folder(tmp_path):
     write_images(tmp_path / "test", 4)
 
     with pytest.raises(ValueError, match="has test/ but no train/"):

@@ -122,7 +122,7 @@ def test_ctrl_c_among_imports_is_one_line(capsys):
     assert capsys.readouterr().err == f"\ninterrupted; to go on: {cli.TRY_AGAIN}\n"
 
 
-def test_other_errors_among_imports_keep_their_traceback(monkeypatch):
+def test_other_import_errors_keep_their_traceback(monkeypatch):
     shown = []
     monkeypatch.setattr(sys, "__excepthook__", lambda *args: shown.append(args))
     problem = ImportError("no torch")
