@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from distortions.registry import (
     DISTORTION_TYPES,
     DISTORTIONS,
+    LEVELS,
     distortion,
     interpolate,
     per_image,
@@ -22,7 +23,7 @@ GREY = torch.full((2, 8, 8, 3), 100, dtype=torch.uint8)
 
 
 @pytest.fixture(autouse=True)
-def restored_registry(monkeypatch):
+def restored_registry():
     """Forget what a test registers."""
     before = dict(DISTORTIONS)
     yield
@@ -45,10 +46,11 @@ def test_a_table_gives_the_function_its_parameter():
     def shift_up(images, shift, rng):
         return images + shift.byte()
 
-    assert (
-        distort_all("shift_up", GREY, torch.tensor([0.4, 1.0]))[:, 0, 0, 0]
-        == torch.tensor([102, 105])
-    ).all()
+    shifted = distort_all("shift_up", GREY, torch.tensor([0.4, 1.0]))
+
+    assert shifted[0].unique().tolist() == [102]
+    assert shifted[1].unique().tolist() == [105]
+    assert DISTORTIONS["shift_up"].tables == ((0, 1, 2, 3, 4, 5),)
 
 
 def test_directions_have_tables_of_their_own():
@@ -63,6 +65,26 @@ def test_directions_have_tables_of_their_own():
     assert DISTORTIONS["shift"].directions == ("down", "up")
     assert distort_all("shift", GREY, 1.0, -1).unique().tolist() == [95]
     assert distort_all("shift", GREY, 1.0, 1).unique().tolist() == [150]
+
+
+def test_without_a_table_level_and_direction_are_given():
+    @distortion(worst_quality=50, directions=("down", "up"))
+    def step_all(images, level, direction, rng):
+        return images + 10 * level * direction / 255
+
+    assert DISTORTIONS["step_all"].tables == ()
+    assert distort_all("step_all", GREY, 0.5, 1).unique().tolist() == [105]
+    assert distort_all("step_all", GREY, 1.0, -1).unique().tolist() == [90]
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_every_table_is_complete(name):
+    """It holds a value at each of the levels, and there is one for each direction, or none."""
+    entry = DISTORTIONS[name]
+
+    assert all(len(table) == len(LEVELS) for table in entry.tables)
+    assert len(entry.tables) in (0, len(entry.directions) or 1)
+    assert bool(entry.parameter) == bool(entry.tables)
 
 
 def test_per_image_takes_a_level_and_a_direction():
@@ -84,9 +106,14 @@ def test_per_image_takes_a_parameter():
     assert distort_all("shift_one", GREY, 0.6).unique().tolist() == [103]
 
 
-def test_a_table_of_another_length_is_refused():
+@pytest.mark.parametrize(
+    "levels",
+    ((0, 1, 2), (0, 1, 2, 3, 4, 5, 6), {"down": (0, 1, 2, 3, 4, 5), "up": (0, 1)}),
+    ids=("short", "long", "one direction short"),
+)
+def test_a_table_of_another_length_is_refused(levels):
     with pytest.raises(UserError, match="expected 6 values, at the levels"):
-        distortion(worst_quality=50, parameter="sigma", levels=(0, 1, 2))
+        distortion(worst_quality=50, parameter="sigma", levels=levels)
 
 
 def test_quality_is_a_line_down_to_the_worst():

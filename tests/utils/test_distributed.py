@@ -83,7 +83,7 @@ def compare_values_of_processes():
         return str(problem)
 
 
-def test_values_that_differ_between_processes_are_refused(tmp_path):
+def test_different_values_of_processes_are_refused(tmp_path):
     messages = in_two_processes(compare_values_of_processes, tmp_path)
 
     assert messages == [
@@ -121,7 +121,7 @@ def take_a_step():
     }
 
 
-def test_batch_norm_and_gradients_are_those_of_one_process(tmp_path):
+def test_batch_norm_and_gradients_are_a_single_ones(tmp_path):
     alone = take_a_step()
 
     for shared in in_two_processes(take_a_step, tmp_path):
