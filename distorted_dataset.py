@@ -1,7 +1,8 @@
 """References × distortions → images with their quality. Run it to see every distortion:
 
-python distorted_dataset.py python distorted_dataset.py --references path/to/photos --image_size
-96 --distortions all --output examples.png
+    python distorted_dataset.py
+    python distorted_dataset.py --references path/to/photos --image_size 96 \\
+        --distortions all --output examples.png
 """
 
 import argparse
