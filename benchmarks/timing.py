@@ -1,10 +1,7 @@
 """What the benchmarks share: timing side by side, and the header of the files in results/."""
 
-import os
 import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
@@ -17,6 +14,8 @@ import torch
 from tqdm import tqdm
 
 from training.config import git_commit
+from utils.cli import command_line
+from utils.device import describe_machine
 from utils.files import write_json
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow")
@@ -54,38 +53,14 @@ def result_header(
 
     packages are named beside PACKAGES and OpenCV.
     """
-    is_gpu = torch.device(device).type == "cuda"
     versions = {name: version(name) for name in (*PACKAGES, *packages)}
     return {
         "command": command_line(),
         "commit": git_commit(),
-        "machine": {
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name(device) if is_gpu else None,
-        },
+        "machine": describe_machine(device),
         "date": date.today().isoformat(),
         "versions": {"python": platform.python_version(), "opencv": cv2.__version__, **versions},
     }
-
-
-def command_line() -> str:
-    """Return the command that started this process, as a user types it."""
-    specification = sys.modules["__main__"].__spec__
-    script = Path(sys.argv[0]).name
-    start = ["python", "-m", specification.name] if specification else ["python", script]
-    return shlex.join([*start, *sys.argv[1:]])
-
-
-def processor_name() -> str:
-    """Return the processor's name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def write_result(

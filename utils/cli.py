@@ -1,9 +1,11 @@
 """Parse flags, and end every script with one line of text in place of a traceback."""
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -93,3 +95,11 @@ def exit_on_interrupt(
         print(f"\ninterrupted; to go on: {TRY_AGAIN}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, problem, traceback)
+
+
+def command_line() -> str:
+    """Return the command that started this process, as a user types it."""
+    specification = sys.modules["__main__"].__spec__
+    script = Path(sys.argv[0]).name
+    start = ["python", "-m", specification.name] if specification else ["python", script]
+    return shlex.join([*start, *sys.argv[1:]])

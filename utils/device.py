@@ -1,7 +1,11 @@
 """Choose a device, and tell which arithmetic it has."""
 
+import os
+import platform
 import re
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,3 +39,24 @@ def choose_device(device: str | torch.device) -> torch.device:
     if name != "cpu" and int(known[1] or 0) >= count:
         raise UserError(f"--device {name}: torch sees {count} CUDA devices; use --device auto")
     return torch.device(name)
+
+
+def describe_machine(device: torch.device | str) -> dict[str, Any]:
+    """Return the processor, its cores, the threads that torch uses, and the device if a GPU."""
+    is_gpu = torch.device(device).type == "cuda"
+    return {
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if is_gpu else None,
+    }
+
+
+def _processor_name():
+    """Return the processor's name, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
