@@ -21,7 +21,7 @@ results: .venv/installed ## the full command over SEEDS and its table: make resu
 			--references $(REFERENCES) --overwrite && \
 		$(BIN)/python test_with_viz.py --experiment experiments/full_seed$$seed --test_samples 1017 || exit 1; \
 	done
-	$(BIN)/python summarize_runs.py $(SEEDS:%=experiments/full_seed%)
+	$(BIN)/python summarize_runs.py $(SEEDS:%=experiments/full_seed%) --output results/full_command.json
 
 tables: .venv/installed ## write the tables of docs/ from the files in results/
 	$(BIN)/python -m docs.make_tables

@@ -4,14 +4,18 @@ python summarize_runs.py experiments/full_seed0 experiments/full_seed1 experimen
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 from evaluation.report import IN_POINTS, spread
 from evaluation.results import METRIC_TITLES, changes_at_refits, read_metrics
-from utils.cli import HelpFormatter, run_script
+from utils.cli import HelpFormatter, command_line, run_script
 from utils.errors import UserError
+from utils.files import read_json, write_json
 
+PATH_FLAGS = ("references", "data_root")  # of config.json: folders on the machine that trained
 CLUSTER_TITLES = {
     "active": "active clusters",
     "effective": "effective clusters",
@@ -27,6 +31,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "experiments", nargs="+", help="folders of runs that were tested on the same images"
     )
+    parser.add_argument(
+        "--output", help="write each run's numbers to this JSON file too (default: no file)"
+    )
     return parser.parse_args(argv)
 
 
@@ -38,16 +45,21 @@ def main(args: argparse.Namespace) -> None:
             "these runs were tested on different images: their numbers cannot be averaged"
         )
     first = runs[0]
-    print(
+    title = (
         f"{len(runs)} runs, {first['images']} images of {first['test_references']} held-out "
         f"references, {first['references']}"
     )
+    print(title)
     print("\n".join(["", *quality_lines(runs), "", *type_lines(runs), "", *cluster_lines(runs)]))
-    changes: list[float] = []
-    for folder in args.experiments:
-        changes.extend(changes_at_refits(folder).values())
-    if changes:
-        print(f"| worst change of validation SRCC over a refit epoch | {min(changes):+.3f} |")
+    for folder, run in zip(args.experiments, runs):
+        run["worst_change_at_refit"] = min(changes_at_refits(folder).values(), default=None)
+    changes = [run["worst_change_at_refit"] for run in runs]
+    known_changes = [change for change in changes if change is not None]
+    if known_changes:
+        print(f"| worst change of validation SRCC over a refit epoch | {min(known_changes):+.3f} |")
+    if args.output:
+        write_result(args.output, title, args.experiments, runs)
+        print(f"\n{args.output}")
 
 
 def quality_lines(runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -76,6 +88,44 @@ def cluster_lines(runs: Sequence[dict[str, Any]]) -> list[str]:
         digits = 1 if name in ("active", "effective") else 3
         lines.append(f"| {title} | {spread([run['clusters'][name] for run in runs], digits)} |")
     return lines
+
+
+def write_result(
+    path: str, title: str, folders: Sequence[str], runs: Sequence[dict[str, Any]]
+) -> None:
+    """Write the runs' numbers, and how, where and by which code they were made.
+
+    Commit and versions are those that the runs were trained with. The machine is this one. Paths
+    are left out: they are of one machine.
+    """
+    from utils.device import choose_device, describe_machine  # torch takes seconds to import
+
+    configs = [read_json(Path(folder) / "config.json", "train it again") for folder in folders]
+    rows = []
+    for run, config in zip(runs, configs):
+        row = {name: value for name, value in run.items() if name not in ("test", "figures")}
+        flags = {name: value for name, value in config.items() if name not in PATH_FLAGS}
+        rows.append({**row, "config": flags})
+    result = {
+        "title": title,
+        "command": command_line(),
+        "commit": ", ".join(distinct(config.get("git_commit") or "unknown" for config in configs)),
+        "machine": describe_machine(choose_device("auto")),
+        "date": date.today().isoformat(),
+        "versions": {
+            name: ", ".join(distinct(config["versions"].get(name, "unknown") for config in configs))
+            for name in configs[0]["versions"]
+        },
+        "seeds": [config["seed"] for config in configs],
+        "runs": rows,
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, result)
+
+
+def distinct(values: Iterable[str]) -> list[str]:
+    """Return each value once, in the order of its first appearance."""
+    return list(dict.fromkeys(values))
 
 
 if __name__ == "__main__":
