@@ -1,0 +1,138 @@
+"""Write the tables of README.md and docs/ from the files in results/: python -m docs.make_tables
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. NAME is a file of results/,
+perhaps with the part of it that the table shows: `full_command:quality`. `levels` is the table of
+the default eight distortions, from the registry.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from distortions.registry import DISTORTION_TYPES, DISTORTIONS, LEVELS
+from evaluation.report import IN_POINTS, spread
+from evaluation.results import METRIC_TITLES
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/*.md")
+HEADER = ("title", "command", "commit", "machine", "date", "versions", "seeds")
+MARKED = re.compile(r"(<!-- table: ([\w:]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+CLUSTER_TITLES = {
+    "active": "active clusters, of 8",
+    "effective": "effective number of clusters",
+    "nmi": "NMI with the types and pristine",
+    "ari": "ARI",
+    "purity": "purity",
+}
+
+
+def main() -> None:
+    """Write every table anew."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(with_tables(text), encoding="utf-8")
+
+
+def pages() -> list[Path]:
+    """Return the pages that may hold tables."""
+    return [page for pattern in PAGES for page in sorted(ROOT.glob(pattern))]
+
+
+def with_tables(text: str) -> str:
+    """Return a page's text with every table written anew."""
+    return MARKED.sub(lambda match: match[1] + table(match[2]) + match[3], text)
+
+
+def table(name: str) -> str:
+    """Return a table in Markdown, with its caption."""
+    if name == "levels":
+        return "\n".join(level_lines()) + "\n"
+    file, _, part = name.partition(":")
+    result = read_result(ROOT / "results" / f"{file}.json")
+    if "runs" in result:
+        lines = RUN_TABLES[part](result["runs"])
+    else:
+        lines = markdown(result["columns"], result["rows"])
+    return "\n".join([*lines, "", caption(result)]) + "\n"
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a file of results/, and require its header."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    missing = [field for field in HEADER if field not in result]
+    if missing:
+        raise ValueError(f"{path} has no {missing[0]!r}; a result needs {', '.join(HEADER)}")
+    return result
+
+
+def caption(result: dict[str, Any]) -> str:
+    """Return the line below a table: how, by which code, on what and when it was made."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    machine = result["machine"]
+    if isinstance(machine, dict):
+        machine = machine["processor"]
+    seeds = ", ".join(map(str, result["seeds"]))
+    plural = "seeds" if len(result["seeds"]) > 1 else "seed"
+    return (
+        f"*{result['title']}. `{result['command']}`; {plural} {seeds}, commit "
+        f"{result['commit'][:7]}, {machine}, {versions}, {result['date']}.*"
+    )
+
+
+def quality_lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Return the measures of quality, mean ± std over runs."""
+    rows = []
+    for name, title in METRIC_TITLES.items():
+        digits = 1 if name in IN_POINTS else 3
+        everything = spread([run[name] for run in runs], digits)
+        distorted = spread([run["without_pristine"][name] for run in runs], digits)
+        rows.append([title, everything, distorted])
+    return markdown(["", "all images", "without pristine"], rows)
+
+
+def type_lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Return SRCC inside each type, from the best to the worst."""
+    values = {}
+    for name in runs[0]["by_type"]:
+        values[name] = [run["by_type"][name]["srcc"] for run in runs]
+    order = sorted(values, key=lambda name: -sum(values[name]))
+    return markdown(["SRCC inside", ""], [[f"`{name}`", spread(values[name])] for name in order])
+
+
+def cluster_lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Return the measures of clusters."""
+    rows = []
+    for name, title in CLUSTER_TITLES.items():
+        digits = 1 if name in ("active", "effective") else 3
+        rows.append([title, spread([run["clusters"][name] for run in runs], digits)])
+    worst = min(run["worst_change_at_refit"] for run in runs)
+    rows.append(["worst change of validation SRCC over a refit epoch", f"{worst:+.3f}"])
+    return markdown(["clusters", ""], rows)
+
+
+RUN_TABLES = {"quality": quality_lines, "types": type_lines, "clusters": cluster_lines}
+
+
+def level_lines() -> list[str]:
+    """Return the parameter of each default distortion at each level."""
+    rows = []
+    for name in DISTORTION_TYPES:
+        entry = DISTORTIONS[name]
+        for i, values in enumerate(entry.tables):
+            direction = f", {entry.directions[i]}" if entry.directions else ""
+            title = f"`{name}`{direction}"
+            numbers = [f"{value:g}" for value in values]
+            rows.append([title, f"{entry.worst_quality:g}", entry.parameter, *numbers])
+    columns = ["type", "worst quality", "parameter", *(f"{level:g}" for level in LEVELS)]
+    return markdown(columns, rows)
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+if __name__ == "__main__":
+    main()
