@@ -16,8 +16,14 @@ from evaluation.results import METRIC_TITLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/*.md")
-HEADER = ("title", "command", "commit", "machine", "date", "versions", "seeds")
+HEADER = ("command", "commit", "machine", "date", "versions")
 MARKED = re.compile(r"(<!-- table: ([\w:]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NAMED_VERSIONS = ("python", "torch", "numpy", "opencv", "albumentations", "kornia")
+LIBRARIES = {
+    "albumentations": "albumentations",
+    "kornia": "kornia",
+    "opencv_loop": "OpenCV in a loop",
+}
 CLUSTER_TITLES = {
     "active": "active clusters, of 8",
     "effective": "effective number of clusters",
@@ -50,10 +56,7 @@ def table(name: str) -> str:
         return "\n".join(level_lines()) + "\n"
     file, _, part = name.partition(":")
     result = read_result(ROOT / "results" / f"{file}.json")
-    if "runs" in result:
-        lines = RUN_TABLES[part](result["runs"])
-    else:
-        lines = markdown(result["columns"], result["rows"])
+    lines = PARTS[part](result) if part else markdown(result["columns"], result["rows"])
     return "\n".join([*lines, "", caption(result)]) + "\n"
 
 
@@ -68,20 +71,25 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def caption(result: dict[str, Any]) -> str:
     """Return the line below a table: how, by which code, on what and when it was made."""
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    made = [f"`{result['command']}`"]
+    if "seeds" in result:
+        plural = "seeds" if len(result["seeds"]) > 1 else "seed"
+        made.append(f"{plural} {', '.join(map(str, result['seeds']))}")
+    made.append(f"commit {result['commit'][:7]}")
     machine = result["machine"]
     if isinstance(machine, dict):
-        machine = machine["processor"]
-    seeds = ", ".join(map(str, result["seeds"]))
-    plural = "seeds" if len(result["seeds"]) > 1 else "seed"
-    return (
-        f"*{result['title']}. `{result['command']}`; {plural} {seeds}, commit "
-        f"{result['commit'][:7]}, {machine}, {versions}, {result['date']}.*"
-    )
+        machine = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+    made.append(machine)
+    named = [name for name in NAMED_VERSIONS if name in result["versions"]]
+    made += [f"{name} {result['versions'][name]}" for name in named]
+    made.append(result["date"])
+    title = f"{result['title']}. " if "title" in result else ""
+    return f"*{title}{', '.join(made)}.*"
 
 
-def quality_lines(runs: list[dict[str, Any]]) -> list[str]:
+def quality_lines(result: dict[str, Any]) -> list[str]:
     """Return the measures of quality, mean ± std over runs."""
+    runs = result["runs"]
     rows = []
     for name, title in METRIC_TITLES.items():
         digits = 1 if name in IN_POINTS else 3
@@ -91,8 +99,9 @@ def quality_lines(runs: list[dict[str, Any]]) -> list[str]:
     return markdown(["", "all images", "without pristine"], rows)
 
 
-def type_lines(runs: list[dict[str, Any]]) -> list[str]:
+def type_lines(result: dict[str, Any]) -> list[str]:
     """Return SRCC inside each type, from the best to the worst."""
+    runs = result["runs"]
     values = {}
     for name in runs[0]["by_type"]:
         values[name] = [run["by_type"][name]["srcc"] for run in runs]
@@ -100,8 +109,9 @@ def type_lines(runs: list[dict[str, Any]]) -> list[str]:
     return markdown(["SRCC inside", ""], [[f"`{name}`", spread(values[name])] for name in order])
 
 
-def cluster_lines(runs: list[dict[str, Any]]) -> list[str]:
+def cluster_lines(result: dict[str, Any]) -> list[str]:
     """Return the measures of clusters."""
+    runs = result["runs"]
     rows = []
     for name, title in CLUSTER_TITLES.items():
         digits = 1 if name in ("active", "effective") else 3
@@ -111,7 +121,37 @@ def cluster_lines(runs: list[dict[str, Any]]) -> list[str]:
     return markdown(["clusters", ""], rows)
 
 
-RUN_TABLES = {"quality": quality_lines, "types": type_lines, "clusters": cluster_lines}
+def speed_lines(result: dict[str, Any]) -> list[str]:
+    """Return how many times as long other libraries take, by size and number of threads."""
+    rows = []
+    for case in result["cases"]:
+        height, width = case["size"]
+        plural = "s" if case["threads"] > 1 else ""
+        cells = [f"{case['compared'][library]['times_as_fast']:.2f}" for library in LIBRARIES]
+        rows.append([f"{height}×{width}, {case['threads']} thread{plural}", *cells])
+    return markdown(["", *LIBRARIES.values()], rows)
+
+
+def kept_lines(result: dict[str, Any]) -> list[str]:
+    """Return which part of the bare network's rate the training loop keeps."""
+    rows = [[title, f"{share:.1%}"] for title, share in result["kept"].items()]
+    return markdown(["beside the bare network's", "the loop keeps"], rows)
+
+
+def share_lines(result: dict[str, Any]) -> list[str]:
+    """Return where the time of training goes."""
+    rows = [[title, f"{share:.1%}"] for title, share in result["shares"].items()]
+    return markdown(["where the time goes", "share"], rows)
+
+
+PARTS = {
+    "quality": quality_lines,
+    "types": type_lines,
+    "clusters": cluster_lines,
+    "speed": speed_lines,
+    "kept": kept_lines,
+    "shares": share_lines,
+}
 
 
 def level_lines() -> list[str]:
