@@ -7,13 +7,15 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from distortions.registry import distortion, per_image
+from utils.rng import CounterRNG, ImageRNG
 
 
 @distortion(worst_quality=45)
 @per_image
-def rain(image, level, direction, rng):
+def rain(image: np.ndarray, level: float, direction: int, rng: ImageRNG) -> np.ndarray:
     """Draw bright slanted streaks, more of them as the level grows."""
     height, width = image.shape[:2]
     count = max(8, height * width // 64)
@@ -42,7 +44,7 @@ def _sixteenths(point):
 
 
 @distortion(worst_quality=45)
-def fog(images, level, direction, rng):
+def fog(images: Tensor, level: Tensor, direction: Tensor, rng: CounterRNG) -> Tensor:
     """Blend each image towards one bright haze; at level 1 a quarter of the scene is left."""
     haze = rng.uniform(0.80, 0.95, shape=(1, 1, 1))
     return images.lerp(haze, 0.75 * level)
@@ -50,7 +52,7 @@ def fog(images, level, direction, rng):
 
 @distortion(worst_quality=60, directions=("pincushion", "barrel"))
 @per_image
-def lens_distortion(image, level, direction, rng):
+def lens_distortion(image: np.ndarray, level: float, direction: int, rng: ImageRNG) -> np.ndarray:
     """Bend the image by a first-order radial distortion; the corners stay inside the picture."""
     height, width = image.shape[:2]
     centre_x = (width - 1) / 2
@@ -69,7 +71,9 @@ def lens_distortion(image, level, direction, rng):
 
 
 @distortion(worst_quality=50)
-def chromatic_aberration(images, level, direction, rng):
+def chromatic_aberration(
+    images: Tensor, level: Tensor, direction: Tensor, rng: CounterRNG
+) -> Tensor:
     """Draw red larger and blue smaller than green: corner fringes of 3 pixels at level 1."""
     height, width = images.shape[1:3]
     corner = ((height - 1) ** 2 + (width - 1) ** 2) ** 0.5 / 2  # pixels from the centre

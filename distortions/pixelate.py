@@ -42,9 +42,15 @@ def pixelate(
 @chunked
 def _show_blocks(
     images,
-    row_shown, row_pixels, row_covered, row_inverse_length,
-    column_shown, column_pixels, column_covered, column_inverse_length,
-):  # fmt: skip
+    row_shown,
+    row_pixels,
+    row_covered,
+    row_inverse_length,
+    column_shown,
+    column_pixels,
+    column_covered,
+    column_inverse_length,
+):
     """Do the work of `pixelate` from the fields of both Blocks.
 
     Rows of pixels are summed, the axes are swapped, and columns are summed. The means are copied to

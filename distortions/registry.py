@@ -21,11 +21,13 @@ uint8 array at a time.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, wraps
+from typing import Any
 
 import numpy as np
 import torch
 
 from utils.errors import UserError
+from utils.rng import CounterRNG
 
 # The default eight, of standard.py. Their order is the order of labels.
 DISTORTION_TYPES = (
@@ -55,7 +57,7 @@ class Distortion:
     dtype: str  # of the images that the function takes and gives: "uint8" or "float32"
 
     def apply(
-        self, images: torch.Tensor, level: torch.Tensor, direction: torch.Tensor, rng
+        self, images: torch.Tensor, level: torch.Tensor, direction: torch.Tensor, rng: CounterRNG
     ) -> torch.Tensor:
         """Call the function for images of its dtype. level and direction are (B, 1, 1, 1)."""
         if not self.tables:
@@ -142,7 +144,7 @@ def _slopes(table, device):
     return starts.to(device), bends.to(device)
 
 
-def quality_of(distortion_type: str, level):
+def quality_of(distortion_type: str, level: Any) -> Any:
     """Return the quality 0–100, higher is better, that a level (0–1, number or array) leaves."""
     return 100 - (100 - DISTORTIONS[distortion_type].worst_quality) * level
 

@@ -10,12 +10,14 @@ QoMEX 2019). So a quality of 60 is as bad for one type as for another.
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from distortions.filters import filter_each, filter_separably, motion_kernel
 from distortions.jpeg import jpeg_round_trip
 from distortions.pixelate import pixelate
 from distortions.registry import DISTORTIONS, distortion
 from distortions.uint8_ops import add_noise, channel_means, map_values, mix_channels
+from utils.rng import CounterRNG
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
@@ -26,7 +28,7 @@ LUMA = (0.299, 0.587, 0.114)  # Rec. 601
     levels=(0, 0.60, 0.77, 0.945, 1.34, 1.83),
     dtype="uint8",
 )
-def gaussian_blur(images, sigma, rng):
+def gaussian_blur(images: Tensor, sigma: Tensor, rng: CounterRNG) -> Tensor:
     """Blur by a Gaussian kernel, sampled at whole pixels up to four sigma."""
     sigma = sigma.clamp(min=1e-3).view(-1, 1)
     distance = torch.arange(-7, 8, device=images.device).abs() / sigma  # (B, 15)
@@ -40,7 +42,7 @@ def gaussian_blur(images, sigma, rng):
     levels=(1, 2.08, 2.97, 3.86, 5.37, 8.67),
     dtype="uint8",
 )
-def motion_blur(images, length, rng):
+def motion_blur(images: Tensor, length: Tensor, rng: CounterRNG) -> Tensor:
     """Average along a straight path at a random angle, centred, so that the image does not move."""
     angle = rng.uniform(0, torch.pi, shape=(1, 1))
     return filter_each(images, motion_kernel(length[:, 0], angle), border="replicate")
@@ -52,7 +54,7 @@ def motion_blur(images, length, rng):
     levels=(0, 6.8, 11.4, 16.9, 27.2, 45),
     dtype="uint8",
 )
-def gaussian_noise(images, deviation, rng):
+def gaussian_noise(images: Tensor, deviation: Tensor, rng: CounterRNG) -> Tensor:
     """Add white noise, independent in each channel."""
     return add_noise(images, deviation, rng.keys)
 
@@ -63,7 +65,7 @@ def gaussian_noise(images, deviation, rng):
     levels=(100, 26, 18, 12, 7, 3),
     dtype="uint8",
 )
-def jpeg_compression(images, setting, rng):
+def jpeg_compression(images: Tensor, setting: Tensor, rng: CounterRNG) -> Tensor:
     """Code and decode as baseline JPEG with 4:2:0 chroma."""
     setting = setting.flatten()
     return jpeg_round_trip(images, setting.round() * (setting < 100))  # 0: not coded
@@ -78,7 +80,7 @@ def jpeg_compression(images, setting, rng):
     },
     dtype="uint8",
 )
-def color_saturation(images, factor, rng):
+def color_saturation(images: Tensor, factor: Tensor, rng: CounterRNG) -> Tensor:
     """Scale chroma about each pixel's luma."""
     luma = _luma_weights(images.device).expand(3, 3)
     identity = torch.eye(3, device=images.device)
@@ -91,7 +93,7 @@ def color_saturation(images, factor, rng):
     levels={"low": (1, 0.85, 0.70, 0.55, 0.40, 0.25), "high": (1, 1.16, 1.32, 1.48, 1.64, 1.80)},
     dtype="uint8",
 )
-def contrast(images, factor, rng):
+def contrast(images: Tensor, factor: Tensor, rng: CounterRNG) -> Tensor:
     """Scale values about the image's mean luma."""
     factor = factor.view(-1, 1)
     mean = (channel_means(images) * _luma_weights(images.device)).sum(1, keepdim=True).float()
@@ -104,7 +106,7 @@ def contrast(images, factor, rng):
     levels={"dark": (0, -27, -42, -56, -71, -87), "bright": (0, 27, 42, 56, 71, 87)},
     dtype="uint8",
 )
-def brightness(images, shift, rng):
+def brightness(images: Tensor, shift: Tensor, rng: CounterRNG) -> Tensor:
     """Add one shift to all values."""
     return map_values(images, lambda grey_levels: grey_levels + shift.view(-1, 1))
 
@@ -115,7 +117,7 @@ def brightness(images, shift, rng):
     levels=(1, 1.10, 1.22, 1.45, 2.00, 2.75),
     dtype="uint8",
 )
-def pixelation(images, side, rng):
+def pixelation(images: Tensor, side: Tensor, rng: CounterRNG) -> Tensor:
     """Show each pixel the mean of its square block, whose side may be a fraction of pixels.
 
     Where the grid begins is random. A fixed grid would favour the sides that happen to fit the

@@ -45,7 +45,7 @@ def plcc_logistic(
     return plcc(true, logistic(predicted, *fit_logistic(true, predicted, start)))
 
 
-def logistic(x, b1, b2, b3, b4, b5):
+def logistic(x: np.ndarray, b1: float, b2: float, b3: float, b4: float, b5: float) -> np.ndarray:
     """Map a score to an opinion, as the video-quality experts group does.
 
     Source: Sheikh, Sabir and Bovik, "A statistical evaluation of recent full reference image

@@ -8,6 +8,7 @@ splitmix64's finaliser).
 
 import math
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ class ImageRNG:
     def __init__(self, rng: CounterRNG):
         self.rng = rng
 
-    def uniform(self, low: float = 0.0, high: float = 1.0, shape: int | tuple | None = None):
+    def uniform(self, low: float = 0.0, high: float = 1.0, shape: int | tuple | None = None) -> Any:
         """Draw a float in [low, high), or a float32 array of this shape."""
         if shape is None:
             return float(self.rng.uniform(low, high))
