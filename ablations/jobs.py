@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
@@ -45,8 +46,7 @@ def train_all(jobs: Sequence[tuple[str, int]], args: argparse.Namespace) -> None
     to_do = [job for job in jobs if not is_done(args, *job)]
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_job(args)))  # of each process
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(to_do), desc="runs", unit="run")
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(args.jobs, mp_context=context, max_tasks_per_child=1)
+    pool = ProcessPoolExecutor(args.jobs, mp_context=process_context(), max_tasks_per_child=1)
     with bar, pool:
         running = {pool.submit(run_ablation, args, *job): job for job in to_do}
         try:
@@ -63,6 +63,18 @@ def train_all(jobs: Sequence[tuple[str, int]], args: argparse.Namespace) -> None
             bar.write("stopping; runs that have begun come to their end first")
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def process_context() -> multiprocessing.context.BaseContext:
+    """Return how processes begin: forked from one that has the slow imports behind it.
+
+    Where that is not safe, or not there, each imports for itself.
+    """
+    if sys.platform in ("darwin", "win32"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def threads_per_job(args: argparse.Namespace) -> int:
