@@ -4,7 +4,7 @@ On a CPU, OpenCV works on one image after the other, in bytes. On a GPU the same
 whole batch in float32. Both round to the nearest byte, and agree within one grey level.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import wraps
 
 import cv2
@@ -29,7 +29,7 @@ def scatter_rows(pixels: torch.Tensor, output: torch.Tensor, rows: torch.Tensor)
         output[rows] = pixels
 
 
-def map_on_cpu(images: torch.Tensor, function: Callable, *parameters: Sequence) -> torch.Tensor:
+def map_on_cpu(images: torch.Tensor, function: Callable, *parameters: Iterable) -> torch.Tensor:
     """Call function(image (H, W, 3), *its parameters, output (H, W, 3)) for each image of a batch.
 
     `parameters` are sequences of length B. The function writes uint8 into its last argument.
