@@ -12,40 +12,34 @@ from tests.style_counts import (
 )
 
 CODE = "product", "ablations", "benchmarks"
-being_rebuilt = pytest.mark.xfail(reason="modules are being rewritten", strict=False)
 
 
-@being_rebuilt
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_line_is_too_long(group):
     assert count_groups(group).long_lines == []
 
 
-@being_rebuilt
 @pytest.mark.parametrize("groups", [("product",), ("product", "ablations")])
 def test_few_assignments_unpack(groups):
     assert count_groups(*groups).unpacking_share <= MAX_UNPACKING
 
 
-@being_rebuilt
 @pytest.mark.parametrize("groups", [("product",), ("product", "ablations")])
 def test_comprehensions_are_few(groups):
     assert count_groups(*groups).comprehensions_per_100_lines <= MAX_COMPREHENSIONS
 
 
-@being_rebuilt
 @pytest.mark.parametrize("group", GROUPS)
 def test_only_matrices_keep_their_format(group):
     assert count_groups(group).skips == []
 
 
-@being_rebuilt
 @pytest.mark.parametrize("group", CODE)
 def test_public_functions_are_annotated(group):
     assert count_groups(group).unannotated == []
 
 
-@being_rebuilt
 def test_code_stays_small():
     assert count_groups(*CODE).lines < MAX_LINES
 

@@ -154,7 +154,7 @@ def test_components_that_die_of_a_move_are_replaced():
 
 
 def test_a_refit_starts_from_the_previous_fit(monkeypatch):
-    """In whatever coordinates the new embeddings are standardised, the start has the posteriors of the old fit."""
+    """In whatever units the new embeddings are standardised, the start has the old posteriors."""
     embeddings, which = blobs(spread=1.0)
     mixture, starts = Mixture(4, 5), []
     mixture.refit(embeddings, seed=0)

@@ -153,7 +153,7 @@ def test_cluster_loss_is_a_tenth_of_the_cross_entropy_to_the_balanced_assignment
 
 
 def test_assignments_go_towards_the_shares_of_the_fit_the_surest_first():
-    """A batch that would all go to the first of two components, some images more surely than others."""
+    """All of the batch would go to the first of two components, some images more surely."""
     first = torch.linspace(0.55, 0.95, 128)
     assignment = balanced_assignment(
         torch.stack([first, 1 - first], 1).log(), torch.tensor([0.75, 0.25])

@@ -1,10 +1,10 @@
-"""Damaged image files through the folder reader: flipped bytes, cut ends, edited headers, spliced pieces.
+"""Read damaged image files: flipped bytes, cut ends, edited headers, spliced pieces.
 
     python -m tests.stress.fuzz_images
     python -m tests.stress.fuzz_images --files 100000 --seed 1
 
-A child reads them as references under a limit on its memory and on the time a file takes. It must end well: a file is
-either read or named and skipped.
+A child reads them as references, under a limit on its memory and on the time of a file. It must end
+well: a file is either read, or named and skipped.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def main(args):
 
 
 def write(folder, count, seed):
-    """train/ with one whole image, for form's sake, and test/ with the damaged ones."""
+    """Write train/ with one whole image, for form's sake, and test/ with the damaged ones."""
     (folder / "train").mkdir(parents=True)
     (folder / "test").mkdir()
     Image.new("RGB", (SIDE, SIDE)).save(folder / "train" / "0.png")
@@ -95,7 +95,7 @@ def write(folder, count, seed):
 
 
 def seeds():
-    """[(suffix, bytes)] of whole images: every format in several of its kinds."""
+    """Return [(suffix, bytes)] of whole images: every format in several of its kinds."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (24, 30, 3), dtype=np.uint8))
     smooth = noise.resize((40, 33))
@@ -104,20 +104,36 @@ def seeds():
     text.add_text("comment", "words " * 50, zip=True)
     text.add_itxt("title", "wörter", zip=True)
     exif[0x0112], exif[0x010E] = 6, "turned"
+    palette = smooth.convert("P")
+    animation = {"save_all": True, "append_images": [noise.rotate(90)]}
+    pages = {"save_all": True, "append_images": [smooth]}
     kinds = [
-        ("png", noise, {}), ("png", smooth, {"pnginfo": text, "exif": exif, "icc_profile": b"profile " * 20}),
-        ("png", smooth.convert("P"), {"transparency": 3}), ("png", deep, {}), ("png", noise.convert("1"), {}),
-        ("png", noise, {"save_all": True, "append_images": [noise.rotate(90)]}),
-        ("jpg", smooth, {"exif": exif}), ("jpg", smooth, {"progressive": True}), ("jpg", noise.convert("CMYK"), {}),
+        ("png", noise, {}),
+        ("png", smooth, {"pnginfo": text, "exif": exif, "icc_profile": b"profile " * 20}),
+        ("png", palette, {"transparency": 3}),
+        ("png", deep, {}),
+        ("png", noise.convert("1"), {}),
+        ("png", noise, animation),
+        ("jpg", smooth, {"exif": exif}),
+        ("jpg", smooth, {"progressive": True}),
+        ("jpg", noise.convert("CMYK"), {}),
         ("jpeg", noise.convert("L"), {"restart_marker_rows": 1}),
-        ("webp", smooth, {"exif": exif}), ("webp", noise, {"lossless": True}), ("webp", smooth.convert("RGBA"), {}),
-        ("webp", noise, {"save_all": True, "append_images": [noise.rotate(90)]}),
-        ("bmp", noise, {}), ("bmp", smooth.convert("P"), {}), ("bmp", noise.convert("1"), {}),
-        *(("tif", smooth, {"compression": name}) for name in ("raw", "tiff_lzw", "jpeg", "packbits")),
+        ("webp", smooth, {"exif": exif}),
+        ("webp", noise, {"lossless": True}),
+        ("webp", smooth.convert("RGBA"), {}),
+        ("webp", noise, animation),
+        ("bmp", noise, {}),
+        ("bmp", palette, {}),
+        ("bmp", noise.convert("1"), {}),
+        ("tif", smooth, {"compression": "raw"}),
+        ("tif", smooth, {"compression": "tiff_lzw"}),
+        ("tif", smooth, {"compression": "jpeg"}),
+        ("tif", smooth, {"compression": "packbits"}),
         ("tif", noise, {"compression": "tiff_adobe_deflate"}),
-        ("tiff", noise.convert("1"), {"compression": "group4"}), ("tiff", deep, {"exif": exif}),
-        ("tiff", noise, {"save_all": True, "append_images": [smooth]}),
-    ]  # fmt: skip
+        ("tiff", noise.convert("1"), {"compression": "group4"}),
+        ("tiff", deep, {"exif": exif}),
+        ("tiff", noise, pages),
+    ]
     formats = {suffix[1:]: name for suffix, name in FORMATS.items()}
     return [(suffix, encoded(image, formats[suffix], options)) for suffix, image, options in kinds]
 
@@ -129,7 +145,10 @@ def encoded(image, name, options):
 
 
 def damaged(data, other, rng):
-    """One or two kinds of damage. Most PNGs get right checksums again, or nothing behind these is reached."""
+    """Do one or two kinds of damage.
+
+    Most PNGs get right checksums again, or nothing behind these would be reached.
+    """
     data = bytearray(data)
     for kind in rng.integers(0, 5, rng.integers(1, 3)):
         at = rng.integers(max(1, len(data)))
@@ -151,7 +170,7 @@ def damaged(data, other, rng):
 
 
 def with_checksums(data):
-    """A PNG whose chunks have right checksums; anything else as it is."""
+    """Give the chunks of a PNG right checksums, and return anything else as it is."""
     at = 8
     while data[:4] == b"\x89PNG" and at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4])
@@ -163,7 +182,10 @@ def with_checksums(data):
 
 
 def read(folder, seconds, megabytes):
-    """Load all of test/ under the limits; a line a file in read.jsonl. The alarm ends the process."""
+    """Load all of test/ under the limits, with a line for each file in read.jsonl.
+
+    The alarm ends the process.
+    """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     limit = int(status["VmData"].split()[0]) * 1024 + megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -186,15 +208,14 @@ def read(folder, seconds, megabytes):
 
 
 def table(lines):
-    """A row a format, then the slowest file."""
+    """Return a row for each format, then the slowest file."""
     rows = ["| files | read | skipped | most often because |", "|---|---|---|---|"]
     for name in dict.fromkeys(FORMATS.values()):
         why = [line["why"] for line in lines if FORMATS[Path(line["name"]).suffix] == name]
         skipped = [reason for reason in why if reason is not None]
         common = Counter(reason.split("(")[0].strip()[:40] for reason in skipped).most_common(1)
-        rows.append(
-            f"| {name} | {len(why) - len(skipped)} | {len(skipped)} | {common[0][0] if common else ''} |"
-        )
+        reason = common[0][0] if common else ""
+        rows.append(f"| {name} | {len(why) - len(skipped)} | {len(skipped)} | {reason} |")
     slowest = max(lines, key=lambda line: line["seconds"])
     return [*rows, "", f"{len(lines)} files; the slowest took {slowest['seconds']:.2f} s"]
 

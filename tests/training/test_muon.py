@@ -22,7 +22,7 @@ def test_a_step_points_where_the_polar_factor_does(shape):
     step = orthogonalize(matrix)
     assert nn.functional.cosine_similarity(step.flatten(), (u @ v).flatten(), dim=0) > 0.97
     values = torch.linalg.svdvals(step)
-    assert 0.5 < values.min() and values.max() < 1.3
+    assert values.min() > 0.5 and values.max() < 1.3
 
 
 def test_small_singular_values_grow_and_the_others_are_made_about_equal():
@@ -32,7 +32,7 @@ def test_small_singular_values_grow_and_the_others_are_made_about_equal():
     values = values / values.norm()
     grown = (u.T @ orthogonalize(u * values @ v) @ v.T).diag()
     large = values > 0.01
-    assert 0.5 < grown[large].min() and grown.max() < 1.3
+    assert grown[large].min() > 0.5 and grown.max() < 1.3
     assert (grown[-40:] / values[-40:]).median() == pytest.approx(140, rel=0.1) and large.sum() == 9
 
 
@@ -72,7 +72,7 @@ def test_all_but_kernels_take_adamws_step():
         optimizer.step()
     assert torch.equal(model[2].weight, twin[2].weight) and torch.equal(model[0].bias, twin[0].bias)
     values = torch.linalg.svdvals((model[0].weight - (1 - LR_FACTOR * 1e-2) * kernel).flatten(1))
-    assert (0.5 * LR_FACTOR * 1e-3 < values).all() and (values < 1.3 * LR_FACTOR * 1e-3).all()
+    assert (values > 0.5 * LR_FACTOR * 1e-3).all() and (values < 1.3 * LR_FACTOR * 1e-3).all()
 
 
 def test_a_saved_optimizer_goes_on_alike():
