@@ -21,6 +21,13 @@ from utils.errors import UserError
 from utils.files import read_json, read_lines
 
 BOOTSTRAP_ROUNDS = 300
+TEST_COLUMNS = {  # of predictions.csv
+    "true": "quality",
+    "predicted": "predicted_quality",
+    "clusters": "cluster",
+    "types": "type",
+    "photographs": "photograph",
+}
 CLUSTER_MEASURES = ("nmi", "ari", "purity", "active", "effective")
 
 
@@ -89,15 +96,9 @@ def measure_refits(folder: Path, epochs: int) -> dict[str, Any]:
 
 def read_test(folder: Path) -> dict[str, np.ndarray]:
     """Return arrays (N,) over the images of a run's test."""
-    columns = ("quality", "predicted_quality", "cluster", "type", "photograph")
-    true, predicted, clusters, types, photographs = read_columns(folder, *columns)
-    return {
-        "true": true,
-        "predicted": predicted,
-        "clusters": clusters.astype(int),
-        "types": types,
-        "photographs": photographs,
-    }
+    arrays = read_columns(folder, *TEST_COLUMNS.values())
+    test = dict(zip(TEST_COLUMNS, arrays))
+    return {**test, "clusters": test["clusters"].astype(int)}
 
 
 def shared_digest(folders: Sequence[Path]) -> str:
@@ -118,40 +119,32 @@ def aggregate_type_head(folders: Sequence[Path]) -> dict[str, Any]:
         types, guesses = read_columns(folder, "type", "predicted_type")
         names, clusters = np.unique(guesses, return_inverse=True)
         _, type_numbers = np.unique(types, return_inverse=True)
-        measures = {
-            **cluster_measures(clusters, type_numbers, len(names)),
-            "own": types_with_own_cluster(clusters, types),
-            "least_lift": min(best_lifts(clusters, types).values()),
-            "unknown": mean_over_unknown(measure_unknown(folder), "auroc_of_type_head"),
-        }
-        runs.append(measures)
         clusterings.append(clusters)
+        runs.append(
+            {
+                **cluster_measures(clusters, type_numbers, len(names)),
+                "own": types_with_own_cluster(clusters, types),
+                "least_lift": min(best_lifts(clusters, types).values()),
+                "unknown": mean_over_unknown(measure_unknown(folder), "auroc_of_type_head"),
+            }
+        )
     return {"digest": None, "runs": runs, "stability": stability(clusterings)}
 
 
 def mean_over_unknown(unknown: dict[str, dict[str, float]], measure: str) -> float:
-    """Average over the registered distortions beside the default eight.
-
-    No ablation is trained on them.
-    """
+    """Average over the distortions beside the default eight, which no ablation is trained on."""
     values = [row[measure] for name, row in unknown.items() if name not in DISTORTION_TYPES]
     return float(np.mean(values)) if values else np.nan
 
 
 def stability(clusterings: Sequence[np.ndarray]) -> float:
-    """Average the adjusted Rand index between the seeds' clusterings of the same images.
-
-    It is nan of a single one.
-    """
+    """Average the adjusted Rand index between clusterings of the same images; nan of one."""
     pairs = [adjusted_rand_score(a, b) for a, b in combinations(clusterings, 2)]
     return float(np.mean(pairs)) if pairs else np.nan
 
 
 def types_with_own_cluster(clusters: np.ndarray, types: np.ndarray) -> list[str]:
-    """Return the types that are the most frequent one of their main cluster.
-
-    A type's main cluster holds the largest share of its images.
-    """
+    """Return the types that are the most frequent one of the cluster with most of their images."""
     own = []
     for name in np.unique(types):
         main_cluster = np.bincount(clusters[types == name]).argmax()

@@ -57,7 +57,8 @@ def train_all(jobs: Sequence[tuple[str, int]], args: argparse.Namespace) -> None
                 if problem is not None:
                     log = folder / "ablation.log"
                     raise UserError(f"{name}, seed {seed}: {problem}; see {log}") from problem
-                bar.write(f"{name}, seed {seed}: {describe_scores(read_metrics(folder))}")
+                srcc = read_metrics(folder)["srcc"]
+                bar.write(f"{name}, seed {seed}: SRCC {srcc:.3f}")
                 bar.update()
         except BaseException:  # an interruption too
             bar.write("stopping; runs that have begun come to their end first")
@@ -82,16 +83,6 @@ def threads_per_job(args: argparse.Namespace) -> int:
     if "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     return max(1, (os.cpu_count() or 1) // args.jobs)
-
-
-def describe_scores(metrics: dict[str, Any]) -> str:
-    """Return a tested run's main numbers in one line."""
-    clusters = metrics["clusters"]
-    without_pristine = metrics["without_pristine"]["srcc"]
-    return (
-        f"SRCC {metrics['srcc']:.3f}, {without_pristine:.3f} without pristine; "
-        f"NMI {clusters['nmi']:.3f}, {clusters['active']} active clusters"
-    )
 
 
 def is_done(args: argparse.Namespace, name: str, seed: int) -> bool:

@@ -50,6 +50,14 @@ FLAGS_SET_HERE = {
     "image_size": "image_size",
     "epochs": "epochs",
 }
+QUICK = {
+    "ablations": ["redrawn_plain", "both"],
+    "seeds": [0, 1],
+    "epochs": 2,
+    "test_samples": 24,
+    "name": "quick",
+    "references": "photos",
+}
 QUICK_FLAGS = (
     "--train_samples 16 --val_samples 4 --distortions_per_image 2 --n_clusters 3 --refit_interval 1"
 )
@@ -64,43 +72,24 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
+    count = int_in_range(1)
+    seed = int_in_range(0, MAX_SEED)
+    groups = ", ".join(GROUPS)
+    same = "as for train_with_distortions.py"
+    add("--ablations", nargs="+", default=["main"], help=f"their names, or groups: {groups}")
     add(
-        "--ablations",
-        nargs="+",
-        default=["main"],
-        help=f"names of ablations, or of groups: {', '.join(GROUPS)}",
+        "--seeds", nargs="+", type=seed, default=[0, 1, 2], help="each ablation is trained with all"
     )
+    add("--epochs", type=count, default=50, help="of every run; a fifth of it between refits")
+    add("--references", default="auto", help=same)
+    add("--data_root", default="data", help=same)
+    add("--image_size", type=int_in_range(MIN_SIDE), default=32, help=same)
     add(
-        "--seeds",
-        nargs="+",
-        type=int_in_range(0, MAX_SEED),
-        default=[0, 1, 2],
-        help="each ablation is trained with each of them",
-    )
-    add(
-        "--epochs",
-        type=int_in_range(1),
-        default=50,
-        help="of every run; the refit interval shrinks in proportion",
-    )
-    add("--references", default="auto", help="as for train_with_distortions.py")
-    add("--data_root", default="data", help="as for train_with_distortions.py")
-    add(
-        "--image_size",
-        type=int_in_range(MIN_SIDE),
-        default=32,
-        help="as for train_with_distortions.py",
-    )
-    add(
-        "--flags",
-        default="",
-        help='further flags of train_with_distortions.py for every run: --flags="--no-amp"',
+        "--flags", default="", help='further ones for the training of every run: --flags="--no-amp"'
     )
     add("--test_samples", type=int_in_range(2), default=1017, help="held-out references, at most")
     add(
-        "--against",
-        default="both",
-        help="the ablation that the others are compared with, if it is among them",
+        "--against", default="both", help="the ablation that others are compared with, if it is run"
     )
     add(
         "--classical",
@@ -110,20 +99,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="add rows for BRISQUE's features with a regressor trained on so many redrawn images, "
         "and for a distance from pristine images",
     )
-    add(
-        "--jobs",
-        type=int_in_range(1),
-        default=1,
-        help="runs at the same time, which share the processor's cores",
-    )
+    add("--jobs", type=count, default=1, help="runs at the same time, which share the cores")
     add("--name", default="recipe", help="begins the names of runs and files")
     add("--output", default="results", help="folder of the numbers, tables and figure")
-    add(
-        "--quick",
-        action="store_true",
-        help="two ablations, two seeds, two epochs of a tiny size, named 'quick': "
-        "shows that everything works",
-    )
+    quick = "two ablations, seeds and epochs of a tiny size: shows that everything works"
+    add("--quick", action="store_true", help=quick)
     add("--list", action="store_true", help="show the ablations and stop")
     return parser
 
@@ -144,13 +124,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if f"--{flag}" in typed:
             parser.error(f"--flags: ablations.run sets --{flag} itself, by --{own_flag}")
     if args.quick:
-        args.ablations = ["redrawn_plain", "both"]
-        args.seeds = [0, 1]
-        args.epochs = 2
-        args.test_samples = 24
-        args.name = "quick"
-        args.references = "photos"
-        args.flags = f"{QUICK_FLAGS} {args.flags}"
+        vars(args).update(QUICK, flags=f"{QUICK_FLAGS} {args.flags}")
     args.seeds = list(dict.fromkeys(args.seeds))
     return args
 
@@ -210,15 +184,9 @@ def make_tables(rows: Rows, against: str) -> list[list[str]]:
     """Return the lines of each table."""
     trained = {name: row for name, row in rows.items() if name in ABLATIONS}
     left_out = {name: row for name, row in rows.items() if name in WITHOUT}
-    tables = [
-        quality_table(rows, against),
-        cluster_table(rows),
-        refit_table(trained),
-        own_cluster_table(trained),
-    ]
-    if left_out:
-        tables.append(left_out_table(left_out))
-    return tables
+    own = own_cluster_table(trained)
+    tables = [quality_table(rows, against), cluster_table(rows), refit_table(trained), own]
+    return [*tables, left_out_table(left_out)] if left_out else tables
 
 
 def write_results(args: argparse.Namespace, header: dict[str, Any], rows: Rows, text: str) -> None:

@@ -110,7 +110,7 @@ def refit_table(rows: Rows) -> list[str]:
         runs = row["runs"]
         if not any(run["refit_epochs"] for run in runs):
             continue
-        changes = [value for run in runs for value in changes_at_refits(run)]
+        worst = min(run["srcc_changes"][epoch - 1] for run in runs for epoch in run["refit_epochs"])
         extra = extra_changes(runs, rows["redrawn_type"]["runs"]) if "redrawn_type" in rows else []
         kept = [value for run in runs for value in run["late_kept"]]
         gaps = [value for run in runs for value in run["late_gaps"]]
@@ -118,7 +118,7 @@ def refit_table(rows: Rows) -> list[str]:
             [
                 f"`{name}`",
                 str(min(run["fewest_active"] for run in runs)),
-                f"{min(changes):+.4f}",
+                f"{worst:+.4f}",
                 f"{np.mean(extra):+.4f}" if extra else "–",
                 mean_and_least(kept, ".3f"),
                 mean_and_least(gaps, "+.3f"),
@@ -127,18 +127,12 @@ def refit_table(rows: Rows) -> list[str]:
     return markdown(REFIT_TITLES, lines)
 
 
-def changes_at_refits(run: dict[str, Any]) -> list[float]:
-    """Return the changes of validation SRCC over a run's refit epochs."""
-    return [run["srcc_changes"][epoch - 1] for epoch in run["refit_epochs"]]
-
-
 def extra_changes(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> list[float]:
     """Return the changes at refits, less those of other runs in the same epochs."""
     extra = []
     for run, other in zip(runs, others):
-        same_epochs = {**other, "refit_epochs": run["refit_epochs"]}
-        for ours, theirs in zip(changes_at_refits(run), changes_at_refits(same_epochs)):
-            extra.append(ours - theirs)
+        for epoch in run["refit_epochs"]:
+            extra.append(run["srcc_changes"][epoch - 1] - other["srcc_changes"][epoch - 1])
     return extra
 
 
@@ -148,10 +142,7 @@ def mean_and_least(values: Sequence[float], form: str) -> str:
 
 
 def left_out_table(rows: Rows) -> list[str]:
-    """Return a table of what runs make of the type that they were trained without.
-
-    rows are those of the ablations without_<type>.
-    """
+    """Return a table of what runs make of the type that they, without_<type>, never saw."""
     lines = []
     for name, row in rows.items():
         left_out = name.removeprefix("without_")

@@ -10,6 +10,7 @@ of its images below the run's threshold, which flags 5 % of validation's images 
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -21,8 +22,7 @@ from distortions.registry import DISTORTIONS
 from evaluation.metrics import srcc
 from evaluation.report import spread
 from evaluation.results import read_columns, read_metrics
-from models import Run, load_run
-from references.sources import References
+from models import load_run
 from utils.cli import HelpFormatter, run_script
 from utils.files import null_to_nan, read_json, write_json
 
@@ -69,52 +69,42 @@ def measure_unknown(folder: str | Path) -> dict[str, dict[str, float]]:
         found = null_to_nan(read_json(path, "delete it, and it is made again"))
         if list(found) == names:
             return found
-    run = load_run(folder, metrics["checkpoint"])
-    references = tested_dataset(run, metrics).references
-    log_likelihoods, confidences = read_columns(folder, "log_likelihood", "type_probability")
-    found = {}
-    for name in names:
-        found[name] = measure_one(
-            name,
-            run,
-            references,
-            seed=metrics["test"]["seed"],
-            known_log_likelihoods=log_likelihoods,
-            known_confidences=confidences,
-        )
+    found = predict_unknown(folder, metrics, names)
     write_json(path, found)
     return found
 
 
-def measure_one(
-    name: str,
-    run: Run,
-    references: References,
-    *,
-    seed: int,
-    known_log_likelihoods: np.ndarray,
-    known_confidences: np.ndarray,
-) -> dict[str, float]:
-    """Measure how well one distortion is found, by the likelihood and by the type head.
+def predict_unknown(
+    folder: str | Path, metrics: dict[str, Any], names: list[str]
+) -> dict[str, dict[str, float]]:
+    """Let a run score each of these distortions, and measure how well it finds them.
 
-    Returns {"auroc" of the log-likelihood, "auroc_of_type_head", "flagged": the share below the
-    threshold, "srcc" inside}. The type head says "unknown" by a small largest probability
+    Returns {name: {"auroc" of the log-likelihood, "auroc_of_type_head", "flagged": the share below
+    the threshold, "srcc" inside}}. The type head says "unknown" by a small largest probability
     (Hendrycks and Gimpel, "A baseline for detecting misclassified and out-of-distribution examples
     in neural networks", ICLR 2017).
     """
-    dataset = DistortedImageDataset(references, (name,), 1, seed, "test", redistort=False)
-    distorted = (dataset.labels.main_type == 0).nonzero()[:, 0]
-    predictions = run.predict(dataset.images(distorted))
-    auroc_of_type_head = np.nan
-    if predictions.type_probabilities.size:
-        auroc_of_type_head = auroc(known_confidences, predictions.type_probabilities.max(1))
-    quality = dataset.labels.quality[distorted].double().numpy()
-    return {
-        "auroc": auroc(known_log_likelihoods, predictions.log_likelihoods),
-        "auroc_of_type_head": auroc_of_type_head,
-        "flagged": float(predictions.unknown.mean()),
-        "srcc": srcc(quality, predictions.qualities),
-    }
+    run = load_run(folder, metrics["checkpoint"])
+    references = tested_dataset(run, metrics).references
+    seed = metrics["test"]["seed"]
+    log_likelihoods, confidences = read_columns(folder, "log_likelihood", "type_probability")
+    found = {}
+    for name in names:
+        dataset = DistortedImageDataset(references, (name,), 1, seed, "test", redistort=False)
+        distorted = (dataset.labels.main_type == 0).nonzero()[:, 0]
+        quality = dataset.labels.quality[distorted].double().numpy()
+        predictions = run.predict(dataset.images(distorted))
+        probabilities = predictions.type_probabilities
+        has_type_head = probabilities.size > 0
+        found[name] = {
+            "auroc": auroc(log_likelihoods, predictions.log_likelihoods),
+            "auroc_of_type_head": auroc(confidences, probabilities.max(1))
+            if has_type_head
+            else np.nan,
+            "flagged": float(predictions.unknown.mean()),
+            "srcc": srcc(quality, predictions.qualities),
+        }
+    return found
 
 
 def auroc(known: np.ndarray, unknown: np.ndarray) -> float:

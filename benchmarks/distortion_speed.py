@@ -46,21 +46,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add(
-        "--threads",
-        nargs="+",
-        type=int_in_range(1),
-        default=[1, 2],
-        help="CPU threads, one table each",
-    )
+    count = int_in_range(1)
+    add("--threads", nargs="+", type=count, default=[1, 2], help="CPU threads, a table for each")
     add("--devices", nargs="+", default=devices, choices=devices, help="where ours and kornia run")
-    add("--rounds", type=int_in_range(1), default=15, help="a time is the median of so many")
-    add(
-        "--pixels",
-        type=int_in_range(64),
-        default=BLOCK_PIXELS,
-        help="of a batch, on a CPU; 16 times as many on a GPU",
-    )
+    add("--rounds", type=count, default=15, help="a time is the median of so many")
+    pixels = "of a CPU's batch; a GPU's has 16 times as many"
+    add("--pixels", type=int_in_range(64), default=BLOCK_PIXELS, help=pixels)
     add("--output", default="results", help="folder of the numbers")
     return parser.parse_args(argv)
 
@@ -136,9 +127,7 @@ def make_jobs(images: torch.Tensor, device: str) -> dict[str, dict[str, Callable
     keys = fold_in(0, torch.arange(count))
 
     def distort_by(types, label, level, direction):
-        return lambda: distort(
-            batch, types, label=label, level=level, direction=direction, keys=keys
-        )
+        return lambda: distort(batch, types, label, level, direction, keys)
 
     def for_each(function):
         return lambda: [function(array) for array in arrays]

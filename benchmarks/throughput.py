@@ -101,7 +101,10 @@ def time_training(args: argparse.Namespace, device: torch.device) -> dict[str, d
     first_seconds = {}
     for name, way in ways_on(device, args.compile).items():
         network = make_network(args, device, **way)
-        first_seconds[name] = time_step(network, args.batch_size)
+        started = time.perf_counter()
+        take_steps(network, 1, args.batch_size)
+        wait_for(device)
+        first_seconds[name] = time.perf_counter() - started
         candidates[name] = partial(take_steps, network, args.steps, args.batch_size)
     rates = {}
     for name, seconds in median_seconds(candidates, args.rounds, device).items():
@@ -159,14 +162,6 @@ def build_run(args: argparse.Namespace, device: torch.device) -> Run:
     return Run(model.to(device), mixture.to(device), checkpoint)
 
 
-def time_step(network: BareNetwork, batch_size: int) -> float:
-    """Return the seconds of one step."""
-    started = time.perf_counter()
-    network.step(batch_size)
-    wait_for(network.device)
-    return time.perf_counter() - started
-
-
 def take_steps(network: BareNetwork, count: int, batch_size: int) -> None:
     """Take so many steps."""
     for _ in range(count):
@@ -178,12 +173,13 @@ def time_prediction(args: argparse.Namespace, device: torch.device) -> dict[str,
     run = build_run(args, device)
     side = args.image_size
     height, width = PHOTOGRAPH
-    kinds = {
-        f"{side}×{side}": random_images(args.images, side, side),
-        f"{width}×{height}": random_images(args.photographs, height, width),
+    shapes = {
+        f"{side}×{side}": (args.images, 3, side, side),
+        f"{width}×{height}": (args.photographs, 3, height, width),
     }
     rates = {}
-    for name, images in kinds.items():
+    for name, shape in shapes.items():
+        images = torch.randint(256, shape, dtype=torch.uint8)
         tiles = cut_tiles(images, side)
         blocks = tiles.split(max(1, BATCH_PIXELS // tiles[0, 0].numel()))
         candidates: dict[str, Callable[[], Any]] = {
@@ -195,11 +191,6 @@ def time_prediction(args: argparse.Namespace, device: torch.device) -> dict[str,
             row[candidate] = len(images) / seconds
         rates[name] = row
     return rates
-
-
-def random_images(count: int, height: int, width: int) -> torch.Tensor:
-    """Return (N, 3, H, W) uint8."""
-    return torch.randint(256, (count, 3, height, width), dtype=torch.uint8)
 
 
 def answer_blocks(run: Run, blocks: list[torch.Tensor]) -> None:

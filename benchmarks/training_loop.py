@@ -61,13 +61,7 @@ TIMED = (
     ("the rest of the loop", script, "train_one_epoch"),
 )
 # Modules that are imported when they are first needed; here that is before anything is timed.
-LATE_IMPORTS = (
-    "scipy.stats",
-    "sklearn.metrics",
-    "sklearn.mixture",
-    "torch._dynamo",
-    "torchvision.models",
-)
+LATE_IMPORTS = ("scipy.stats", "sklearn.metrics", "sklearn.mixture", "torchvision.models")
 SAVE_INTERVAL = 60  # seconds of both kinds of epochs, so about 30 of the real ones: the default
 
 
@@ -76,16 +70,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--references", default="photos", help="as for train_with_distortions.py")
-    add(
-        "--epochs",
-        type=int_in_range(2),
-        default=21,
-        help="of each run, the first of which is not counted",
-    )
+    add("--epochs", type=int_in_range(2), default=21, help="of each run; the first does not count")
     add("--device", default="auto", help="as for train_with_distortions.py")
-    add(
-        "--flags", default="", help='further flags of train_with_distortions.py: --flags="--no-amp"'
-    )
+    add("--flags", default="", help='further ones for the training: --flags="--no-amp"')
     add("--output", default="results", help="folder of the numbers")
     return parser.parse_args(argv)
 

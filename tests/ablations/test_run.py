@@ -160,7 +160,7 @@ def test_other_runs_are_not_taken_for_these(quick, changes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"checkpoint": "last"}, {"samples": 23}])
-def test_a_run_that_was_tested_otherwise_is_not_done(quick, monkeypatch, change):
+def test_a_run_tested_otherwise_is_not_done(quick, monkeypatch, change):
     monkeypatch.chdir(quick)
     args = run.parse_args(["--quick"])
     path = Path("experiments/quick_both_seed0/visualizations/metrics.json")
@@ -177,7 +177,7 @@ def test_a_run_that_was_tested_otherwise_is_not_done(quick, monkeypatch, change)
 
 
 @pytest.mark.slow
-def test_a_run_that_was_tested_otherwise_is_tested_again(quick):
+def test_a_run_tested_otherwise_is_tested_again(quick):
     path = quick / "experiments" / "quick_both_seed0" / "visualizations" / "metrics.json"
     before = read_json(path)
     path.write_text(json.dumps({**before, "checkpoint": "last"}))

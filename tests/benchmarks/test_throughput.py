@@ -61,7 +61,7 @@ def test_the_file_says_what_was_timed(result):
 def test_the_bare_network_answers_predicts_tiles():
     args = throughput.parse_args(["--image_size", "16"])
     run = throughput.build_run(args, CPU)
-    images = throughput.random_images(1, 40, 56)
+    images = torch.randint(256, (1, 3, 40, 56), dtype=torch.uint8)
 
     of_tiles = run.predict(throughput.cut_tiles(images, 16)).qualities
 
