@@ -10,6 +10,7 @@
   is the floor.
 """
 
+import argparse
 import json
 import math
 from collections.abc import Sequence
@@ -34,7 +35,8 @@ from distorted_dataset import DistortedImageDataset
 from evaluation.metrics import srcc
 from evaluation.results import read_metrics
 from models import load_run
-from references.sources import load_training_references
+from train_with_distortions import load_data
+from training.config import Recipe
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -81,7 +83,9 @@ def classical(folder: str | Path, images: int) -> dict[str, dict[str, Any]]:
         if found["about"] == about:
             return found["rows"]
     run = load_run(folder, metrics["checkpoint"])
-    train, val = load_datasets(run.config)
+    # The run's own training images, but redrawn every epoch, and not mixed.
+    flags = argparse.Namespace(**{**run.config, "redistort": True, "cache_dir": None})
+    train, val, _ = load_data(flags, Recipe(cutmix=False), DistortedImageDataset)
     test = tested_dataset(run, metrics)
     train_sample = draw_sample(train, images)
     test_statistics = measure_statistics(test)
@@ -93,28 +97,6 @@ def classical(folder: str | Path, images: int) -> dict[str, dict[str, Any]]:
     }
     write_json(path, {"about": about, "rows": rows})
     return rows
-
-
-def load_datasets(config: dict[str, Any]) -> tuple[DistortedImageDataset, DistortedImageDataset]:
-    """Return a run's training images, not mixed, and its validation images."""
-    train_references, val_references = load_training_references(
-        config["references"],
-        config["train_samples"],
-        config["val_samples"],
-        image_size=config["image_size"],
-        data_root=config["data_root"],
-        data_seed=config["data_seed"],
-    )
-    types = tuple(config["types"])
-    per_image = config["distortions_per_image"]
-    compose = config["compose"]
-    train = DistortedImageDataset(
-        train_references, types, per_image, config["seed"], "train", compose, flip=True
-    )
-    val = DistortedImageDataset(
-        val_references, types, per_image, config["data_seed"], "val", compose, redistort=False
-    )
-    return train, val
 
 
 def draw_sample(dataset: DistortedImageDataset, images: int) -> Sample:
