@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-QUICK := quick_test_distorted
+QUICK := quickstart
 REFERENCES ?= auto
 SEEDS ?= 0 1 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -85,8 +85,8 @@ def _unknown_line(unknown):
         return "unknown distortions are not flagged: the run has not been trained to its end"
     flagged = 100 * unknown["flagged"]
     return (
-        f"flagged as an unknown distortion, log-likelihood below {threshold:.1f}: "
-        f"{flagged:.1f} % of these images"
+        f"{flagged:.1f} % of these images are flagged as an unknown distortion "
+        f"(log-likelihood below {threshold:.1f})"
     )
 
 
