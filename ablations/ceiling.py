@@ -69,7 +69,10 @@ def confusion_table(folder: str | Path) -> list[str]:
     rows = []
     for name in names:
         own_guesses = guesses[types == name]
-        rows.append([name, *(f"{100 * (own_guesses == other).mean():.0f}" for other in names)])
+        cells = [name]
+        for other in names:
+            cells.append(f"{100 * (own_guesses == other).mean():.0f}")
+        rows.append(cells)
     return markdown(["taken for, %", *names], rows)
 
 

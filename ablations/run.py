@@ -204,7 +204,8 @@ def write_results(args: argparse.Namespace, header: dict[str, Any], rows: Rows, 
         "ablations": {},
     }
     for name, row in rows.items():
-        numbers["ablations"][name] = {key: value for key, value in row.items() if key != "tested"}
+        numbers["ablations"][name] = dict(row)
+        numbers["ablations"][name].pop("tested", None)
     write_result(args.output, args.name, header, numbers)
 
     tables = Path(args.output) / f"{args.name}.md"
