@@ -1,13 +1,23 @@
 """Measures of a quality prediction: numpy arrays in, floats out."""
 
+import contextlib
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import scipy  # loads its parts when they are first used
 
 PARAMETER_COUNT = 5  # of the logistic
-# Steepest logistic that a fit may take, for predictions of unit deviation: nearly a step.
-MAX_STEEPNESS = 50
-STEEPNESS_STARTS = (0.5, 2, 8)  # the fit of a whole test starts from each of these
+# Limits of a fitted logistic's steepness, for predictions of unit deviation.
+MIN_STEEPNESS = 0.5  # nearly a straight line
+MAX_STEEPNESS = 500  # nearly a step
+# The fit of a whole test starts from each of these steepnesses at each quantile of predictions.
+START_STEEPNESSES = (2, 8)
+START_QUANTILES = (0.2, 0.5, 0.8)
+MAX_EVALUATIONS = 200  # of the logistic in a fit from one start
+TOLERANCE = 1e-6  # relative change at which a fit ends; towards a step it gets ever steeper
 BOOTSTRAP_ROUNDS = 200
+BOOTSTRAP_STARTS = 2  # a resample's logistic starts from so many fits of the whole
 
 
 def srcc(true: np.ndarray, predicted: np.ndarray) -> float:
@@ -36,13 +46,13 @@ def mae(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def plcc_logistic(
-    true: np.ndarray, predicted: np.ndarray, start: np.ndarray | None = None
+    true: np.ndarray, predicted: np.ndarray, starts: Sequence[np.ndarray] = ()
 ) -> float:
     """Compute Pearson's correlation after the fitted 5-parameter logistic.
 
-    start: parameters to start the fit from, such as those of a larger sample.
+    starts: parameters to start the fit from, such as those of a larger sample.
     """
-    return plcc(true, logistic(predicted, *fit_logistic(true, predicted, start)))
+    return plcc(true, logistic(predicted, *fit_logistic(true, predicted, starts)[0]))
 
 
 def logistic(x: np.ndarray, b1: float, b2: float, b3: float, b4: float, b5: float) -> np.ndarray:
@@ -55,54 +65,63 @@ def logistic(x: np.ndarray, b1: float, b2: float, b3: float, b4: float, b5: floa
 
 
 def fit_logistic(
-    true: np.ndarray, predicted: np.ndarray, start: np.ndarray | None = None
-) -> np.ndarray:
-    """Return least-squares parameters (5,) of a monotone `logistic`.
+    true: np.ndarray, predicted: np.ndarray, starts: Sequence[np.ndarray] = ()
+) -> list[np.ndarray]:
+    """Return parameters (5,) of monotone `logistic`s by least squares, the best first.
 
-    b1, b2 and b4 are not negative for predictions that rise with the truth: a curve that bends
-    back on itself is no map from scores to opinions. It is a straight line (b1 = 0) where either
-    side is constant, or where there are no more images than parameters. start: parameters to
-    start from; without them the best of several starts is taken.
+    The others are local minima, and can be better starts for another sample of the images.
+
+    b1 is not negative, and b2 and b4 have the sign of the correlation: a curve that bends back
+    on itself is no map from scores to opinions. A straight line (b1 = 0) is always among them,
+    and the only one where there are no more images than parameters. starts: parameters to start
+    from; without them the fit starts from several places.
     """
     if np.ptp(predicted) == 0 or np.ptp(true) == 0:
-        return np.array([0, 0, 0, 0, true.mean()])
-    # Fit in standard units, with predictions that rise with the truth.
-    sign = 1 if np.mean((predicted - predicted.mean()) * (true - true.mean())) >= 0 else -1
-    x_scale = sign * predicted.std()
-    x = (predicted - predicted.mean()) / x_scale
-    y = (true - true.mean()) / true.std()
+        return [np.array([0, 0, 0, 0, true.mean()])]
+    center = predicted.mean()
+    deviation = predicted.std()
+    slope = np.mean((predicted - center) * (true - true.mean())) / deviation**2
+    sign = 1 if slope >= 0 else -1
+    line = np.array([0, sign / deviation, center, slope, true.mean() - slope * center])
     if len(true) <= PARAMETER_COUNT:
-        fitted = np.array([0, 1, 0, np.mean(x * y), 0])
-    elif start is not None:
-        fitted = _fit_standardised(x, y, _to_standard_units(start, true, predicted, x_scale))
-    else:
-        fits = [_fit_standardised(x, y, (1, b2, 0, 0.5, 0)) for b2 in STEEPNESS_STARTS]
-        line = np.array([0, 1, 0, np.mean(x * y), 0])
-        fitted = min([*fits, line], key=lambda p: np.sum((logistic(x, *p) - y) ** 2))
-    b1, b2, b3, b4, b5 = fitted
-    b3 = predicted.mean() + x_scale * b3
-    b4 = b4 * true.std() / x_scale
-    b5 = true.mean() + b5 * true.std() - b4 * predicted.mean()
-    return np.array([b1 * true.std(), b2 / x_scale, b3, b4, b5])
-
-
-def _fit_standardised(x, y, start):
-    """Return the parameters (5,) that scipy finds from this start, all in standard units."""
-    low = np.array([0, 0, x.min(), 0, -np.inf])
-    high = np.array([np.inf, MAX_STEEPNESS, x.max(), np.inf, np.inf])
-    inside = np.clip(start, low, high)
-    fitted, _ = scipy.optimize.curve_fit(
-        logistic,
-        x,
-        y,
-        p0=inside,
-        bounds=(low, high),
-        jac=_jacobian,
-        ftol=1e-6,
-        xtol=1e-6,
-        max_nfev=5000,
+        return [line]
+    if not starts:
+        grid = itertools.product(START_STEEPNESSES, np.quantile(predicted, START_QUANTILES))
+        b4 = slope / 2  # half of the rise is the curve's
+        b5 = true.mean() - b4 * center
+        for b2, b3 in grid:
+            starts = [*starts, np.array([true.std(), sign * b2 / deviation, b3, b4, b5])]
+    steepness_limits = (sign * MIN_STEEPNESS / deviation, sign * MAX_STEEPNESS / deviation)
+    limits = (
+        (0, np.inf),
+        sorted(steepness_limits),
+        (predicted.min(), predicted.max()),
+        sorted((0, sign * np.inf)),
+        (-np.inf, np.inf),
     )
-    return fitted
+    low, high = np.transpose(limits)
+    units = (true.std(), 1 / deviation, deviation, true.std() / deviation, true.std())
+    fits = [line]
+    for start in starts:
+        with contextlib.suppress(RuntimeError):  # raised where the fit takes too long: leave it out
+            fitted, _ = scipy.optimize.curve_fit(
+                logistic,
+                predicted,
+                true,
+                p0=np.clip(start, low, high),
+                bounds=(low, high),
+                jac=_jacobian,
+                x_scale=units,
+                ftol=TOLERANCE,
+                xtol=TOLERANCE,
+                max_nfev=MAX_EVALUATIONS,
+            )
+            fits.append(fitted)
+    by_error: dict[float, np.ndarray] = {}
+    for fit in fits:  # those of equal error are one and the same
+        error = np.mean((logistic(predicted, *fit) - true) ** 2) / true.var()
+        by_error.setdefault(round(error, 6), fit)
+    return [by_error[error] for error in sorted(by_error)]
 
 
 def _jacobian(x, b1, b2, b3, b4, b5):
@@ -114,33 +133,20 @@ def _jacobian(x, b1, b2, b3, b4, b5):
     return np.stack(columns, axis=1)
 
 
-def _to_standard_units(parameters, true, predicted, x_scale):
-    b1, b2, b3, b4, b5 = parameters
-    return np.array(
-        [
-            b1 / true.std(),
-            b2 * x_scale,
-            (b3 - predicted.mean()) / x_scale,
-            b4 * x_scale / true.std(),
-            (b5 + b4 * predicted.mean() - true.mean()) / true.std(),
-        ]
-    )
-
-
 QUALITY_MEASURES = {f.__name__: f for f in (srcc, plcc, plcc_logistic, krcc, rmse, mae)}
 
 
 def quality_measures(
-    true: np.ndarray, predicted: np.ndarray, start: np.ndarray | None = None
+    true: np.ndarray, predicted: np.ndarray, starts: Sequence[np.ndarray] = ()
 ) -> dict[str, float]:
     """Return {name: value} of QUALITY_MEASURES for true and predicted qualities (N,) in 0–100.
 
-    start: parameters that the logistic's fit starts from.
+    starts: parameters that the logistic's fit starts from.
     """
     values = {}
     for name, measure in QUALITY_MEASURES.items():
         if measure is plcc_logistic:
-            values[name] = plcc_logistic(true, predicted, start)
+            values[name] = plcc_logistic(true, predicted, starts)
         else:
             values[name] = measure(true, predicted)
     return values
@@ -162,12 +168,12 @@ def bootstrap_intervals(
     if len(members) < 2:
         return {name: [float("nan")] * 2 for name in QUALITY_MEASURES}
     rng = np.random.default_rng(seed)
-    start = fit_logistic(true, predicted)
+    starts = fit_logistic(true, predicted)[:BOOTSTRAP_STARTS]
     rows = []
     for _ in range(rounds):
         drawn = rng.integers(len(members), size=len(members))
         index = np.concatenate([members[i] for i in drawn])
-        rows.append(list(quality_measures(true[index], predicted[index], start).values()))
+        rows.append(list(quality_measures(true[index], predicted[index], starts).values()))
     low, high = np.nanpercentile(np.array(rows), [2.5, 97.5], axis=0)
     return {name: [float(low[i]), float(high[i])] for i, name in enumerate(QUALITY_MEASURES)}
 
