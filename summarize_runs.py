@@ -1,6 +1,9 @@
-"""Several tested runs, such as seeds, as one table of mean ± standard deviation, ready for a paper.
+"""Summarize several tested runs, such as seeds, in tables of mean ± standard deviation.
 
-python summarize_runs.py experiments/full_seed0 experiments/full_seed1 experiments/full_seed2
+    python summarize_runs.py experiments/seed0 experiments/seed1
+    python summarize_runs.py experiments/seed0 experiments/seed1 --output results/seeds.json
+
+The runs must have been tested on the same images.
 """
 
 import argparse

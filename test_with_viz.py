@@ -140,7 +140,7 @@ def load_dataset(args: argparse.Namespace, run: Run, test: dict[str, Any]) -> Di
 def replace_results(folder: Path, new: Path, names: list[str]) -> None:
     """Put a test's files in the place of an earlier one's.
 
-    metrics.json, which vouches for the rest, goes first and comes last.
+    metrics.json is removed first and put back last: where it is, the other files belong to it.
     """
     folder.mkdir(exist_ok=True)
     for old in (folder / "metrics.json", *folder.glob("*.png")):
