@@ -132,25 +132,11 @@ def speed_lines(result: dict[str, Any]) -> list[str]:
     return markdown(["", *LIBRARIES.values()], rows)
 
 
-def kept_lines(result: dict[str, Any]) -> list[str]:
-    """Return which part of the bare network's rate the training loop keeps."""
-    rows = [[title, f"{share:.1%}"] for title, share in result["kept"].items()]
-    return markdown(["beside the bare network's", "the loop keeps"], rows)
-
-
-def share_lines(result: dict[str, Any]) -> list[str]:
-    """Return where the time of training goes."""
-    rows = [[title, f"{share:.1%}"] for title, share in result["shares"].items()]
-    return markdown(["where the time goes", "share"], rows)
-
-
 PARTS = {
     "quality": quality_lines,
     "types": type_lines,
     "clusters": cluster_lines,
     "speed": speed_lines,
-    "kept": kept_lines,
-    "shares": share_lines,
 }
 
 
