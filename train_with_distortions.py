@@ -37,7 +37,7 @@ from models.mixture import Mixture
 from models.quality_net import BACKBONES, STEMS, QualityNet
 from references.sources import load_training_references, resolve_source
 from training.checkpointing import OpenRun, ensure_new_run, has_checkpoint, open_run
-from training.config import Recipe, check_sizes, describe_run, resume_args
+from training.config import Recipe, check_recipe, check_sizes, describe_run, resume_args
 from training.loop import (
     FINAL_BN_IMAGES,
     TrainingState,
@@ -244,6 +244,8 @@ def main(
     train, val, source = load_data(args, recipe, dataset_class)
     config = describe_run(args, recipe, source, train, val, device)
     check_sizes(config, len(train), len(val))
+    if args.resume:
+        check_recipe(args.folder, config)
     require_equal(config["digest"], "references")
     print_configuration(config, device)
 

@@ -46,7 +46,7 @@ def filter_separably(images: torch.Tensor, kernels: torch.Tensor, border: str) -
         return _to_pixels(_correlate(columns, kernels[:, None], border))
     middle = kernels.shape[1] // 2
     reaches = (kernels[:, middle:] > 0).sum(1) - 1  # taps of weight 0 take as long as others
-    # Of a float32 image OpenCV would keep the kernel; of bytes it would round it to 256ths.
+    # A float32 output keeps OpenCV from rounding the kernel to 256ths, as it does for bytes.
     values = np.empty(images.shape[1:], np.float32)
 
     def filter_one(image, kernel, reach, output):

@@ -1,6 +1,7 @@
 """Labels: what each image of an epoch is."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -31,18 +32,18 @@ class Labels:
     cutmix_width: torch.Tensor  # (N,) float32: width of that part, of the image's; 0: none
     type_count: int
 
-    @property
+    @cached_property
     def main_type(self) -> torch.Tensor:
         """(N,) int64 type of the main step; the number of types stands for pristine."""
         main_type = self._of_main_step(self.type)
         return torch.where(main_type < 0, self.type_count, main_type)
 
-    @property
+    @cached_property
     def main_level(self) -> torch.Tensor:
         """(N,) float32 level of the main step."""
         return self._of_main_step(self.level)
 
-    @property
+    @cached_property
     def main_direction(self) -> torch.Tensor:
         """(N,) int64 direction of the main step."""
         return self._of_main_step(self.direction)

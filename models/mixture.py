@@ -128,8 +128,8 @@ class Mixture(nn.Module):
     def _fit(self, standardised, center, scale, seed):
         """Adapt the previous fit, or fit from scratch.
 
-        A fit from scratch comes first, and wherever the embeddings have moved so far that
-        components of the adapted fit die, if fewer of its own do.
+        The first fit is from scratch, and later ones adapt the previous fit. If components of the
+        adapted fit die, a fit from scratch replaces it, provided that more of its own survive.
         """
         if self.auto:
             return self._choose(standardised, seed)

@@ -43,7 +43,8 @@ def ensure_new_run(folder: Path) -> None:
 def has_checkpoint(folder: Path) -> bool:
     """Tell whether there is a checkpoint to go on from.
 
-    Without one, a run that is no further begins again. Raises UserError for one that is further.
+    A run that stopped before its first checkpoint has none, and begins again. Raises UserError
+    where its log or its figures show that it got further.
     """
     if any((folder / name).is_file() for name in ("last.pt", "last.prev.pt")):
         return True
@@ -124,9 +125,12 @@ class OpenRun:
     def save(self, state: TrainingState, *, is_best: bool, is_last: bool) -> None:
         """Write the checkpoints after an epoch, unless the last ones are too fresh.
 
-        Checkpoints of short epochs would take a good part of the time. A best.pt waits in memory
-        until last.pt is written too. It goes first: a kill between the two leaves a best.pt of an
-        epoch that is trained again.
+        Checkpoints of short epochs would take a good part of the time. best.pt holds the
+        configuration, the digests of references, the epoch, the averaged weights ("model") and the
+        mixture; last.pt holds these of the last epoch, and what a run needs to go on: the trained
+        weights and the other states ("training"), and the log. A best epoch waits in memory until
+        last.pt is written too. best.pt is written first: if the process is killed between the two,
+        best.pt is of an epoch that the resumed run trains again.
         """
         kept = {
             "config": self.config,
@@ -190,7 +194,7 @@ def _lock_folder(folder):
 def _check_not_lost(folder, lock):
     """Raise UserError where the folder was deleted or moved since it was locked.
 
-    That another one has taken its place makes no difference.
+    It also raises where another folder has taken its place.
     """
     try:
         is_lost = not os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / "lock"))
@@ -204,7 +208,7 @@ def _check_not_lost(folder, lock):
 
 @on_main_process
 def create_run(folder: Path, config: dict[str, Any], resume: bool = False) -> None:
-    """Leave config.json alone in the folder. Files that are not a run's stay.
+    """Remove an earlier run's files and write config.json. Other files in the folder stay.
 
     With resume it is there all the time, so that a run that is killed in here can be resumed again.
     """

@@ -94,7 +94,8 @@ def resolve_amp(amp: bool | None, stem: str, image_size: int, device: torch.devi
 def git_commit() -> str | None:
     """Return the commit of this code if git knows it, with '+changes' where files differ."""
     folder = Path(__file__).resolve().parent.parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    describe = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
+    command = ["git", "-C", str(folder), *describe]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -122,6 +123,17 @@ def check_sizes(config: dict[str, Any], train_images: int, val_images: int) -> N
             f"{processes} processes share each batch, so --batch_size {config['batch_size']} must "
             f"be a multiple of {processes}"
         )
+
+
+def check_recipe(folder: Path, config: dict[str, Any]) -> None:
+    """Raise UserError where a run that is resumed was begun with another recipe."""
+    begun = convert_config(read_json(folder / "config.json", "--overwrite starts the run anew"))
+    for name, value in config["recipe"].items():
+        if begun["recipe"][name] != value:
+            raise UserError(
+                f"--resume: {folder} was begun with {name}={begun['recipe'][name]!r} in its "
+                f"recipe, not {value!r}; go on with what began it, such as python -m ablations.run"
+            )
 
 
 def resume_args(

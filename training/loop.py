@@ -120,6 +120,8 @@ def train_one_epoch(
                 state, images, indices, dataset.labels, use_cluster_loss, config
             )
             state.optimizer.zero_grad()
+            # Gradients are averaged over processes. Scaled so, the average is the gradient of the
+            # whole batch's mean, also where shards differ in size.
             scale = distributed.batch_share(len(images), device) * distributed.get_world_size()
             (scale * losses["loss"]).backward()
             state.optimizer.step()

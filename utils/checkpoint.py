@@ -99,7 +99,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     if not is_whole:
         raise damaged
-    return convert_format_3(state) if version == 3 else state
+    if version == 3:
+        return convert_format_3(state)
+    if "recipe" in state.get("config", {}):
+        state["config"] = convert_config(state["config"])
+    return state
 
 
 def convert_format_3(state: dict[str, Any]) -> dict[str, Any]:
@@ -118,8 +122,12 @@ def convert_format_3(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def convert_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's configuration with what one of format 3 does not say."""
-    return {"recipe": _FORMAT_3_RECIPE, "git_commit": None, **config}
+    """Return a run's configuration with what an earlier version did not say.
+
+    A recipe's part that is not there is what it was before it could be chosen.
+    """
+    recipe = {**_FORMAT_3_RECIPE, **config.get("recipe", {})}
+    return {"git_commit": None, **config, "recipe": recipe}
 
 
 def load_states(parts: dict[str, Any], saved: dict[str, Any], path: str | Path) -> None:

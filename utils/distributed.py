@@ -2,8 +2,8 @@
 
 Every process runs the whole script and holds the whole network. Each trains its shard of the same
 batches. Gradients, batch-norm statistics and sums over a batch are those of the whole batch, so
-that a step is the step that one process would take. Without torchrun every function here leaves
-its input as it is.
+that a step is the step that one process would take, but for the order in which sums are rounded.
+Without torchrun every function here leaves its input as it is.
 """
 
 import atexit
@@ -126,7 +126,10 @@ def require_equal(value: Any, description: str) -> None:
         values = [None] * get_world_size()
         dist.all_gather_object(values, value)
         if len(set(values)) > 1:
-            raise UserError(f"process {get_rank()} found other {description} than another process")
+            raise UserError(
+                f"process {get_rank()} found other {description} than another process; "
+                "do not change the folder while a run starts"
+            )
 
 
 def shard(order: torch.Tensor) -> torch.Tensor:

@@ -456,3 +456,19 @@ def test_runs_with_other_test_images_are_not_summarized(workplace):
     _, error = script(f"summarize_runs.py {runs}", workplace, status=1)
 
     assert "different images" in error
+
+
+def test_another_recipe_is_not_resumed(workplace):
+    """Even where no checkpoint was written yet."""
+    train(workplace, "other_recipe", "--epochs 1")
+    folder = workplace / "experiments" / "other_recipe"
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"optimizer": "muon"', '"optimizer": "adamw"'))
+    for name in ("last.pt", "last.prev.pt", "best.pt"):
+        (folder / name).unlink(missing_ok=True)
+
+    command = "train_with_distortions.py --experiment_name other_recipe --resume"
+    _, error = script(command, workplace, status=1)
+
+    assert "was begun with optimizer='adamw' in its recipe" in error
+    assert '"optimizer": "adamw"' in config.read_text()

@@ -252,3 +252,13 @@ def test_a_config_of_today_is_not_converted():
     config = {"lr": 1e-3, "recipe": asdict(Recipe(cutmix=False)), "git_commit": "0123"}
 
     assert convert_config(config) == config
+
+
+def test_a_recipe_of_an_earlier_version_is_completed(tmp_path):
+    """Its part that is not there is what it was before it could be chosen."""
+    save_checkpoint(tmp_path / "c.pt", {"config": {"recipe": {"flip": False}}})
+
+    recipe = load_checkpoint(tmp_path / "c.pt")["config"]["recipe"]
+
+    assert recipe["flip"] is False
+    assert recipe["optimizer"] == "muon"
