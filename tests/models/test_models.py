@@ -169,7 +169,7 @@ def test_type_probabilities_are_those_of_the_type_head(run, images):
     assert np.allclose(predictions.type_probabilities, logits.softmax(1), atol=1e-6)
 
 
-def test_without_a_type_head_there_are_no_type_probabilities(images):
+def test_no_type_head_gives_no_type_probabilities(images):
     model, mixture = build({**CONFIG, "type_loss_weight": 0})
     headless = Run(model, mixture, {"config": CONFIG, "reference_digests": [], "epoch": 0})
 

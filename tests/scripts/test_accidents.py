@@ -202,7 +202,8 @@ def test_a_damaged_log_is_put_back(runs, finished, capsys, change):
 
 
 @pytest.mark.parametrize("name", ("log.jsonl", "best.pt", "last.pt"))
-def test_a_full_disk_costs_one_epoch_and_leaves_no_half_file(halfway, monkeypatch, name):
+def test_a_full_disk_costs_one_epoch(halfway, monkeypatch, name):
+    """And it leaves no half file."""
     fsync = files.fsync
 
     def full(file):
@@ -250,7 +251,7 @@ def change_config(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
-def test_a_config_of_another_version_is_refused_by_its_flags(halfway):
+def test_a_config_of_another_version_is_refused(halfway):
     config = json.loads((halfway / "config.json").read_text())
     del config["lr"]
     (halfway / "config.json").write_text(json.dumps({**config, "warm_up": 5}))
@@ -383,7 +384,7 @@ def test_interrupted_in_its_first_epoch_a_run_is_resumed(tmp_path, monkeypatch, 
     assert error.endswith("python train_with_distortions.py --experiment_name new --resume\n")
 
 
-def test_interrupted_before_it_begins_a_run_is_started_again(halfway, monkeypatch, capsys):
+def test_a_run_that_has_not_begun_is_started_again(halfway, monkeypatch, capsys):
     """--overwrite has not replaced the run yet, so --resume would go on with the old one."""
     interrupted = raising(KeyboardInterrupt())
     monkeypatch.setattr(train_with_distortions, "load_training_references", interrupted)

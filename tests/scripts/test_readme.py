@@ -5,22 +5,53 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.helpers import ROOT, run_afresh
 from tests.scripts.running import TINY, script, test_run, train
 
 pytestmark = pytest.mark.slow
 
+PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAINING_COMMANDS = re.findall(r"^python (train_with_distortions.py .*)$", README, re.MULTILINE)
 
 
+# Where there is Python code, how many blocks of it a test below runs.
+RUN_BLOCKS = {
+    ("README.md", "Score your own images"): 1,
+    ("README.md", "Add a distortion"): 1,
+    ("docs/data.md", "Make `cifar10_subset` from CIFAR-10"): 2,
+    ("docs/distortions.md", "Your own"): 1,
+    ("docs/distortions.md", "In Python"): 1,
+    ("docs/training.md", "Parts without a flag"): 1,
+}
+
+
+def sections(page):
+    """Return {heading: text} of a page of the project."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    parts = [part.partition("\n") for part in text.split("\n## ")[1:]]
+    return {heading: section for heading, _, section in parts}
+
+
 def code_blocks(page, heading):
-    """Return the Python blocks under a heading of a page."""
-    section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    """Return the Python blocks under a heading of a page, but for the cells of a notebook."""
+    blocks = re.findall(r"```python\n(.*?)```", sections(page)[heading], re.DOTALL)
+    return [block for block in blocks if not block.startswith(("!", "%"))]
+
+
+def test_every_block_of_python_is_run():
+    found = {}
+    for page in PAGES:
+        for heading in sections(page):
+            if count := len(code_blocks(page, heading)):
+                found[page, heading] = count
+
+    assert found == RUN_BLOCKS
 
 
 @pytest.fixture
@@ -37,7 +68,7 @@ def copy_of_project(tmp_path):
 )
 def test_a_pasted_distortion_obeys_every_law(copy_of_project, tmp_path, page, heading):
     """It also has an example figure, and a network is trained and tested on it."""
-    (example,) = code_blocks((ROOT / page).read_text(encoding="utf-8"), heading)
+    (example,) = code_blocks(page, heading)
     name = re.search(r"def (\w+)", example)[1]
     with open(copy_of_project / "distortions" / "extra.py", "a") as file:
         file.write("\n\n" + example)
@@ -56,10 +87,8 @@ def test_a_pasted_distortion_obeys_every_law(copy_of_project, tmp_path, page, he
 
 def test_the_code_that_scores_images_runs(workplace, monkeypatch, crops):
     monkeypatch.chdir(workplace)
-    from PIL import Image
-
     Image.fromarray(crops.images[0].numpy()).save("photo.jpg")
-    (block,) = code_blocks(README, "Score your own images")
+    (block,) = code_blocks("README.md", "Score your own images")
     names: dict = {}
 
     exec(block.replace("experiments/resnet18_distorted", "experiments/tiny"), names)
@@ -72,8 +101,7 @@ def test_the_code_that_scores_images_runs(workplace, monkeypatch, crops):
 
 def test_the_code_that_makes_a_dataset_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    page = (ROOT / "docs" / "distortions.md").read_text(encoding="utf-8")
-    (block,) = code_blocks(page, "In Python")
+    (block,) = code_blocks("docs/distortions.md", "In Python")
     image = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8)
     names = {"image": image.numpy()}
 
@@ -87,14 +115,49 @@ def test_the_code_that_makes_a_dataset_runs(workplace, monkeypatch):
 def test_the_code_that_changes_the_recipe_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr("train_with_distortions.seed_everything", torch.manual_seed)
-    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    (block,) = code_blocks(page, "Parts without a flag")
+    (block,) = code_blocks("docs/training.md", "Parts without a flag")
     small = '"--epochs", "1", ' + ", ".join(f'"{word}"' for word in TINY.split()[2:])
 
     exec(block.replace('"--epochs", "5"', small), {})
 
     config = (workplace / "experiments" / "no_flip" / "config.json").read_text()
     assert '"flip": false' in config
+
+
+class FakeCIFAR10:
+    """CIFAR-10's 50,000 training images, of 2×2 pixels that hold their number."""
+
+    def __init__(self, root, train, download):
+        numbers = np.arange(50000)
+        digits = np.stack([numbers // 256, numbers % 256, 0 * numbers], axis=1).astype(np.uint8)
+        self.data = np.tile(digits[:, None, None], (1, 2, 2, 1))
+        self.classes = ["cat", "dog"]
+        self.targets = [number % 2 for number in numbers]
+
+
+def read_number(folder, name):
+    """Return the number of CIFAR-10's image that lies under this name."""
+    (path,) = folder.glob(f"{name}_*.png")
+    high, low, _ = Image.open(path).getpixel((0, 0))
+    return 256 * high + low
+
+
+def test_the_code_that_makes_cifar10_subset_runs(tmp_path, monkeypatch):
+    """Of each batch of 10,000 images the first 1017; settings are all but the last batch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", FakeCIFAR10)
+
+    for block in code_blocks("docs/data.md", "Make `cifar10_subset` from CIFAR-10"):
+        exec(block, {})
+
+    counts = {}
+    for name in ("cifar10_subset/train", "cifar10_subset/test", "settings/train", "settings/test"):
+        counts[name] = len(list((tmp_path / name).iterdir()))
+    assert list(counts.values()) == [4068, 1017, 3051, 1017]
+    for name, number in (("0000", 0), ("1016", 1016), ("1017", 10000), ("4067", 31016)):
+        assert read_number(tmp_path / "cifar10_subset" / "train", name) == number
+    assert read_number(tmp_path / "cifar10_subset" / "test", "0000") == 40000
+    assert read_number(tmp_path / "settings" / "test", "3051") == 30000
 
 
 def test_the_documented_training_commands_are_found():

@@ -111,7 +111,7 @@ def test_testing_prints_a_table(workplace):
     assert "predicted_vs_true.png" in output
 
 
-def test_unknown_distortions_are_flagged_below_the_threshold(workplace):
+def test_unknown_images_lie_below_the_threshold(workplace):
     unknown = metrics_of(workplace, "tiny")["unknown"]
     threshold = unknown["log_likelihood_below"]
     rows = predictions_of(workplace, "tiny")
