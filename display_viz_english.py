@@ -12,13 +12,13 @@ from typing import Any
 
 from evaluation.report import table
 from evaluation.results import REQUIRED_METRICS
-from utils.cli import HelpFormatter, run_script
+from utils.cli import make_parser, run_script
 from utils.files import read_json
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--experiment", help="the run's folder (default: the newest tested run under experiments/)"
     )

@@ -17,7 +17,7 @@ import torch
 from distortions.apply import apply_distortion, distort
 from distortions.labels import Labels, draw_labels
 from distortions.registry import DISTORTION_TYPES, PRISTINE, select_types
-from utils.cli import MAX_SEED, HelpFormatter, int_in_range, run_script
+from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import UserError
 from utils.images import MIN_SIDE, to_nchw
 from utils.rng import FIXED, SPLITS, fold_in
@@ -196,7 +196,7 @@ def _orient(images, orientation):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add(
         "--references",

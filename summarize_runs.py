@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.report import IN_POINTS, spread
 from evaluation.results import METRIC_TITLES, changes_at_refits, read_metrics
-from utils.cli import HelpFormatter, command_line, run_script
+from utils.cli import command_line, make_parser, run_script
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -30,7 +30,7 @@ CLUSTER_TITLES = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "experiments", nargs="+", help="folders of runs that were tested on the same images"
     )

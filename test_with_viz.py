@@ -19,14 +19,14 @@ from evaluation.report import table
 from evaluation.results import read_log, write_predictions
 from models import Run, load_run
 from references.sources import resolve_source
-from utils.cli import MAX_SEED, HelpFormatter, int_in_range, run_script
+from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import UserError
 from utils.files import errors_name_file, write_json
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add(
         "--experiment",

@@ -15,11 +15,11 @@ from typing import Any
 from utils.cli import (
     MAX_SEED,
     TRY_AGAIN,
-    HelpFormatter,
     exit_on_interrupt,
     float_in_range,
     int_in_range,
     int_or_auto,
+    make_parser,
     run_script,
 )
 
@@ -68,7 +68,7 @@ SRCC_MARGIN = 0.01
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
     seed = int_in_range(0, MAX_SEED)

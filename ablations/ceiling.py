@@ -22,7 +22,7 @@ from distortions.registry import PRISTINE
 from evaluation.metrics import srcc
 from evaluation.results import read_columns, read_metrics
 from models import load_run
-from utils.cli import HelpFormatter, run_script
+from utils.cli import make_parser, run_script
 from utils.errors import UserError
 
 LEVEL_EDGES = np.linspace(0.2, 1.0, 5)
@@ -31,7 +31,7 @@ DIRECTION_WORDS = {-1: ", less", 1: ", more"}
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("experiments", nargs="+", help="folders of tested runs")
     return parser.parse_args(argv)
 

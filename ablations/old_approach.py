@@ -17,7 +17,7 @@ from distorted_dataset import DistortedImageDataset
 from evaluation.metrics import srcc
 from evaluation.results import read_metrics
 from models import load_run
-from utils.cli import HelpFormatter, run_script
+from utils.cli import make_parser, run_script
 from utils.images import to_nchw
 
 
@@ -56,7 +56,7 @@ def old_quality(images: torch.Tensor) -> torch.Tensor:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--old", required=True, help="a tested run of the ablation old_approach")
     parser.add_argument("--ours", required=True, help="a tested run with our own labels")
     return parser.parse_args(argv)

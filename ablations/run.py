@@ -38,7 +38,7 @@ from benchmarks.timing import result_header, write_result
 from evaluation import plots
 from evaluation.results import read_metrics
 from references.sources import resolve_source
-from utils.cli import MAX_SEED, HelpFormatter, int_in_range, run_script
+from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.images import MIN_SIDE
 
 # Flags of train_with_distortions.py that are set here, and the flag that sets each.
@@ -70,7 +70,7 @@ FIGURE_COLUMNS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     count = int_in_range(1)
     seed = int_in_range(0, MAX_SEED)

@@ -23,13 +23,13 @@ from evaluation.metrics import srcc
 from evaluation.report import spread
 from evaluation.results import read_columns, read_metrics
 from models import load_run
-from utils.cli import HelpFormatter, run_script
+from utils.cli import make_parser, run_script
 from utils.files import null_to_nan, read_json, write_json
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("experiments", nargs="+", help="folders of tested runs")
     return parser.parse_args(argv)
 

@@ -31,7 +31,7 @@ from distorted_dataset import BLOCK_PIXELS
 from distortions.apply import distort
 from distortions.registry import DISTORTION_TYPES, MAX_LEVEL, MIN_LEVEL
 from references.photos import PHOTOS, load_photo
-from utils.cli import HelpFormatter, int_in_range, run_script
+from utils.cli import int_in_range, make_parser, run_script
 from utils.images import to_nchw
 from utils.rng import fold_in
 
@@ -44,7 +44,7 @@ GPU_FACTOR = 16  # a GPU's batch has so many times the pixels of a CPU's
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     count = int_in_range(1)
     add("--threads", nargs="+", type=count, default=[1, 2], help="CPU threads, a table for each")

@@ -31,7 +31,7 @@ from distortions.registry import DISTORTION_TYPES
 from models.inference import BATCH_PIXELS, Run, build, forward, tile_corners
 from models.quality_net import BACKBONES, resolve_stem
 from training.config import Recipe
-from utils.cli import HelpFormatter, int_in_range, run_script
+from utils.cli import int_in_range, make_parser, run_script
 from utils.device import choose_device, has_bfloat16
 
 WAYS = {
@@ -45,7 +45,7 @@ PHOTOGRAPH = (320, 480)  # height, width
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
     add("--backbone", choices=BACKBONES, default="resnet18", help="the network")

@@ -40,7 +40,7 @@ from training import loop
 from training.checkpointing import OpenRun
 from training.loop import BN_IMAGES, TrainingState
 from training.muon import Muon
-from utils.cli import HelpFormatter, int_in_range, run_script
+from utils.cli import int_in_range, make_parser, run_script
 from utils.device import choose_device
 
 # Where an epoch spends its time: what to call it, and the owner and name of a function. The time of
@@ -67,7 +67,7 @@ SAVE_INTERVAL = 60  # seconds of both kinds of epochs, so about 30 of the real o
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--references", default="photos", help="as for train_with_distortions.py")
     add("--epochs", type=int_in_range(2), default=21, help="of each run; the first does not count")

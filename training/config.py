@@ -21,7 +21,7 @@ from utils.errors import UserError
 from utils.files import read_json
 
 # Flags that may differ when a run is resumed. They are not part of config.json.
-FREE_FLAGS = ("resume", "overwrite", "device", "cache_dir", "save_interval")
+FREE_FLAGS = ("resume", "overwrite", "device", "cache_dir", "save_interval", "debug")
 # What config.json holds beside the flags.
 RESOLVED = ("types", "references_name", "digest", "recipe", "versions", "git_commit")
 # What may differ between config.json and the run's checkpoint.

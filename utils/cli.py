@@ -1,15 +1,19 @@
 """Parse flags, and end every script with one line of text in place of a traceback."""
 
 import argparse
-import shlex
+import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-from utils.errors import UserError
+from utils.errors import Failed, UserError, describe_exception
+from utils.terminal import accept_any_encoding, quote
 
 MAX_SEED = 2**32 - 1  # scikit-learn takes no larger seed
 TRY_AGAIN = "give the same command again"
@@ -22,6 +26,17 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         if action.required:
             return f"{action.help} (required)"
         return action.help if action.default is None else super()._get_help_string(action)
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a script's parser, with the flag that all scripts have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="show the traceback of an error, not its one line alone",
+    )
+    return parser
 
 
 def int_in_range(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -63,28 +78,74 @@ def run_script(
 ) -> None:
     """Run main(parse_args()), and print one line on stderr if it cannot continue.
 
-    The exit status is 1 after a user's mistake or a disk error, and 130 after Ctrl-C or SIGTERM.
-    next_step(args) returns the command that the user should give next; args is None if the flags
-    are not parsed yet.
+    The exit status is 1 after an error, and 130 after Ctrl-C or SIGTERM. The traceback of an
+    exception that nobody foresaw is written to a file that the line names. next_step(args) returns
+    the command that the user should give next; args is None if the flags are not parsed yet.
     """
+    accept_any_encoding()
     previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = None
     try:
         args = parse_args()
         main(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # so that a closed pipe is noticed here
+    except Failed as problem:
+        _exit(args, f"{problem}; {_where_traceback_is(problem)}")
     except UserError as problem:
-        sys.exit(f"error: {problem}")
+        _exit(args, str(problem))
+    except BrokenPipeError as problem:
+        if problem.filename is not None:
+            raise
+        _exit_without_reader(args, next_step)
     except OSError as problem:
         if problem.errno is None:  # raised by this project, with its own advice
-            sys.exit(f"error: {problem}")
-        sys.exit(
-            f"error: {problem.filename}: {problem.strerror}; when that is mended: {next_step(args)}"
-        )
+            _exit(args, str(problem))
+        place = problem.filename or "standard output"
+        _exit(args, f"{place}: {problem.strerror}; once this is fixed: {next_step(args)}")
     except KeyboardInterrupt:
         print(f"\ninterrupted; to go on: {next_step(args)}", file=sys.stderr)
         sys.exit(130)
+    except Exception as problem:
+        where = _where_traceback_is(problem)
+        _exit(args, f"{describe_exception(problem)}; this is a defect of the program: {where}")
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
+
+
+def _exit(args: argparse.Namespace | None, message: str) -> NoReturn:
+    """End with status 1 and one line on stderr, after the traceback where --debug asks for it."""
+    if getattr(args, "debug", False):
+        traceback.print_exc()
+    sys.exit(f"error: {message}")
+
+
+def _exit_without_reader(args, next_step):
+    """End after the process that read the output has ended, as in `… | head`."""
+    # What is still buffered goes nowhere, or Python would complain about it at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if args is not None:
+        with suppress(OSError):  # stderr may go to the same pipe
+            message = f"stopped: the output has no reader any more; to go on: {next_step(args)}"
+            print(message, file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def _where_traceback_is(problem):
+    """Write an exception's traceback to a file, and return the words that name it."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            encoding="utf-8",
+            errors="backslashreplace",
+            prefix="traceback_",
+            suffix=".log",
+            delete=False,
+        ) as file:
+            file.writelines(traceback.format_exception(problem))
+    except OSError as failure:
+        return f"--debug shows its traceback (no file could be written: {failure.strerror})"
+    return f"its traceback is in {file.name}, and --debug shows it"
 
 
 def exit_on_interrupt(
@@ -102,4 +163,4 @@ def command_line() -> str:
     specification = sys.modules["__main__"].__spec__
     script = Path(sys.argv[0]).name
     start = ["python", "-m", specification.name] if specification else ["python", script]
-    return shlex.join([*start, *sys.argv[1:]])
+    return quote(*start, *sys.argv[1:])

@@ -1,5 +1,8 @@
 """Define the exceptions that scripts print as one line instead of a traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Reports a mistake in the user's input.
@@ -10,3 +13,28 @@ class UserError(ValueError):
 
 class Damaged(UserError):
     """Reports a file that was changed or cut short after it was written."""
+
+
+class Failed(UserError):
+    """Reports an exception that nobody foresaw, in code or in a file that the message names.
+
+    It is raised `from` that exception. A script keeps its traceback in a file.
+    """
+
+
+@contextmanager
+def last_resort(name: str) -> Iterator[None]:
+    """Raise Failed, with this name in its message, for any exception that nobody foresaw."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as problem:
+        raise Failed(f"{name} failed: {describe_exception(problem)}") from problem
+
+
+def describe_exception(problem: BaseException) -> str:
+    """Return an exception's type and message in one line."""
+    message = " ".join(str(problem).split())
+    kind = type(problem).__name__
+    return f"{kind}: {message}" if message else kind

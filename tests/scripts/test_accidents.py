@@ -216,7 +216,7 @@ def test_a_full_disk_costs_one_epoch(halfway, monkeypatch, name):
     line = last_line(halfway)
 
     assert line == (
-        f"error: experiments/halfway/{name}: No space left on device; when that is mended: "
+        f"error: experiments/halfway/{name}: No space left on device; once this is fixed: "
         "python train_with_distortions.py --experiment_name halfway --resume"
     )
     assert not list(halfway.glob("*.tmp"))
@@ -243,7 +243,7 @@ def test_a_folder_that_can_only_be_read_is_named(halfway, monkeypatch):
 
     line = last_line(halfway)
 
-    assert "experiments/halfway/log.jsonl: Read-only file system; when that is mended" in line
+    assert "experiments/halfway/log.jsonl: Read-only file system; once this is fixed" in line
 
 
 def change_config(folder, **changes):
@@ -495,7 +495,7 @@ def test_a_test_that_fails_keeps_the_results_before(finished, monkeypatch):
     drawn.append(("full", Figure()))
     problem = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(drawn[1][1], "savefig", raising(problem))
-    expected = r"full.png: No space left on device; when that is mended: give the same"
+    expected = r"full.png: No space left on device; once this is fixed: give the same"
     with pytest.raises(SystemExit, match=expected):
         run_script(test_with_viz.main, lambda: test_with_viz.parse_args(flags))
 

@@ -4,12 +4,13 @@ import argparse
 import errno
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from utils import cli
 from utils.cli import HelpFormatter, float_in_range, int_in_range, int_or_auto, run_script
-from utils.errors import UserError
+from utils.errors import UserError, last_resort
 
 
 @pytest.mark.parametrize(
@@ -72,9 +73,34 @@ def test_a_users_mistake_is_one_line():
         run_script(raising(UserError("--lr 0 is too small")), lambda: None)
 
 
-def test_a_defect_keeps_its_traceback():
-    with pytest.raises(ValueError, match="a bug"):
-        run_script(raising(ValueError("a bug")), lambda: None)
+@pytest.mark.parametrize("kind", (ValueError, TypeError, RecursionError, MemoryError))
+def test_a_defect_is_one_line_and_a_traceback_in_a_file(kind):
+    with pytest.raises(SystemExit) as end:
+        run_script(raising(kind("a bug")), lambda: None)
+
+    message = (
+        f"error: {kind.__name__}: a bug; this is a defect of the program: its traceback is in "
+    )
+    assert end.value.code.startswith(message)
+    path = Path(end.value.code.removeprefix(message).split(", and")[0])
+    assert f"{kind.__name__}: a bug" in path.read_text()
+    path.unlink()
+
+
+def test_debug_shows_the_traceback(capsys):
+    with pytest.raises(SystemExit):
+        run_script(raising(UserError("no such type")), lambda: argparse.Namespace(debug=True))
+
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_what_the_last_resort_caught_names_its_place():
+    def main(args):
+        with last_resort("the distortion fog"):
+            {}["haze"]
+
+    with pytest.raises(SystemExit, match="error: the distortion fog failed: KeyError: 'haze'; its"):
+        run_script(main, lambda: None)
 
 
 def test_a_disk_error_names_file_and_next_step():
@@ -84,7 +110,7 @@ def test_a_disk_error_names_file_and_next_step():
         run_script(raising(problem), lambda: None, lambda args: "do this")
 
     assert end.value.code == (
-        "error: log.jsonl: No space left on device; when that is mended: do this"
+        "error: log.jsonl: No space left on device; once this is fixed: do this"
     )
 
 

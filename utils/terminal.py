@@ -1,0 +1,72 @@
+"""Print to any terminal, pipe or file, whatever its encoding, and quote what users paste."""
+
+import codecs
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+# What is printed for a character that the output's encoding does not have. Others are escaped.
+PLAIN_CHARACTERS = {
+    "→": "->",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "×": "x",
+    "±": "+-",
+    "≤": "<=",
+    "≥": ">=",
+    "“": '"',
+    "”": '"',
+    "’": "'",
+}
+_PROJECT = Path(__file__).resolve().parent.parent
+
+
+def accept_any_encoding() -> None:
+    """Print a replacement for each character that stdout or stderr cannot encode."""
+    codecs.register_error("plain", _to_plain)
+    for stream in (sys.stdout, sys.stderr):
+        # A notebook's streams, and closed ones, cannot be reconfigured and need not be.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="plain")
+
+
+def _to_plain(problem):
+    """Return the replacement for what could not be encoded, as codecs expect it."""
+    words = []
+    for character in problem.object[problem.start : problem.end]:
+        escaped = character.encode("ascii", "backslashreplace").decode("ascii")
+        words.append(PLAIN_CHARACTERS.get(character, escaped))
+    return "".join(words), problem.end
+
+
+def quote(*words: str | Path) -> str:
+    """Join words to a command that can be pasted into the user's shell."""
+    if os.name == "nt":
+        return subprocess.list2cmdline([str(word) for word in words])
+    return " ".join(_quote_word(str(word)) for word in words)
+
+
+def _quote_word(word):
+    """Quote a word for a POSIX shell; one that no terminal can show is written with escapes."""
+    if word.isprintable():
+        return shlex.quote(word)
+    shown = []
+    for character in word:
+        if character in "\\'":
+            shown.append("\\" + character)
+        elif character.isprintable():
+            shown.append(character)
+        else:
+            shown.extend(f"\\x{byte:02x}" for byte in os.fsencode(character))
+    return f"$'{''.join(shown)}'"
+
+
+def script_command(script: str, *flags: str | Path) -> str:
+    """Return the command that runs one of the project's scripts from the present folder."""
+    path = Path(script) if Path(script).is_file() else _PROJECT / script
+    return quote("python", path, *flags)
