@@ -16,8 +16,12 @@ are 8 or more. Parameter, level in [0, 1] and direction (−1 or +1) are (B, 1, 
 rng is the CounterRNG of the batch. The function returns images of the same shape; `distort` clips
 float32 images and rounds them to 8 bits. Under `@per_image` a function handles one (H, W, 3)
 uint8 array at a time.
+
+A function may change what it gets, which is a copy. What it raises or returns is checked, but for
+the default eight, which tests compare with written values.
 """
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -26,6 +30,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from distortions.arguments import (
+    check_dtype,
+    check_function,
+    check_quality,
+    check_signature,
+    check_tables,
+)
+from distortions.guard import call, check_batch, check_image, describe
+from distortions.sources_changed import explain_absence, note_reading
 from utils.errors import UserError
 from utils.rng import CounterRNG
 
@@ -59,16 +72,32 @@ class Distortion:
     def apply(
         self, images: torch.Tensor, level: torch.Tensor, direction: torch.Tensor, rng: CounterRNG
     ) -> torch.Tensor:
-        """Call the function for images of its dtype. level and direction are (B, 1, 1, 1)."""
-        if not self.tables:
-            return self.function(images, level, direction, rng)
-        values = interpolate(level, self.tables[0])
-        if len(self.tables) == 2:
-            values = torch.where(direction < 0, values, interpolate(level, self.tables[1]))
-        return self.function(images, values, rng)
+        """Call the function for images of its dtype. level and direction are (B, 1, 1, 1).
+
+        Raises UserError, with the function's name and place, for what it must not do or return.
+        """
+        if self.tables:
+            values = interpolate(level, self.tables[0])
+            if len(self.tables) == 2:
+                values = torch.where(direction < 0, values, interpolate(level, self.tables[1]))
+            parameters = [values]
+        else:
+            parameters = [level, direction]
+        if self.is_standard:
+            return self.function(images, *parameters, rng)
+        shape = tuple(images.shape)
+        second = parameters[0].clone()
+        output = call(self.function, images, *parameters, rng)
+        return check_batch(self.function, output, shape, like=images, second=second)
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether it is one of the default eight."""
+        return self.function.__module__ == "distortions.standard"
 
 
 DISTORTIONS: dict[str, Distortion] = {}
+REFUSED: dict[str, str] = {}  # why a function of this package could not be registered, by its name
 
 
 def distortion(
@@ -83,28 +112,45 @@ def distortion(
 
     worst_quality: the quality that level 1 leaves, 0–100. levels: values of the parameter at
     LEVELS, or two named directions with such values each. A function without levels may name its
-    directions.
+    directions. Raises UserError for what cannot be registered. In a file of distortions/ the
+    scripts raise it, when they select types, because no script has begun while it is imported.
     """
-    if isinstance(levels, Mapping):
-        directions = tuple(levels)
-        tables = tuple(levels.values())
-    else:
-        tables = (levels,) if levels else ()
-    if any(len(table) != len(LEVELS) for table in tables):
-        raise UserError(f"levels: expected {len(LEVELS)} values, at the levels {LEVELS}")
 
     def register(function):
-        DISTORTIONS[function.__name__] = Distortion(
-            function=function,
-            worst_quality=worst_quality,
-            directions=directions,
-            parameter=parameter,
-            tables=tables,
-            dtype=getattr(function, "dtype", dtype),
-        )
+        try:
+            check_function(function, standard=DISTORTION_TYPES)
+            names, tables = check_tables(function, levels, directions, parameter, LEVELS)
+            check_signature(function, has_table=len(tables) > 0)
+            entry = Distortion(
+                function=function,
+                worst_quality=check_quality(function, worst_quality),
+                directions=names,
+                parameter=parameter,
+                tables=tables,
+                dtype=check_dtype(function, getattr(function, "dtype", dtype)),
+            )
+        except UserError as problem:
+            return _refuse(function, str(problem))
+        REFUSED.pop(function.__name__, None)
+        DISTORTIONS[function.__name__] = entry
+        note_reading(function)
         return function
 
+    if callable(worst_quality):
+        place = describe(worst_quality)
+        message = f"{place}: write @distortion(worst_quality=50) above it, with the quality left"
+        return _refuse(worst_quality, message)
     return register
+
+
+def _refuse(function, message):
+    """Raise UserError, or keep it for `select_types`, and return the function."""
+    name = getattr(function, "__name__", "")
+    if not str(getattr(function, "__module__", "")).startswith("distortions."):
+        raise UserError(message) from None
+    DISTORTIONS.pop(name, None)
+    REFUSED[name] = message
+    return function
 
 
 def per_image(function: Callable) -> Callable:
@@ -114,17 +160,26 @@ def per_image(function: Callable) -> Callable:
     f(image, parameter, rng) where it is registered with a table.
     """
 
+    if not callable(function):
+        return function  # @distortion refuses it
+
     @wraps(function)
     def batch_function(images, *values_and_rng):
         *values, rng = values_and_rng
         columns = [value.flatten().tolist() for value in values]
-        outputs = []
-        for i, image in enumerate(images.cpu().numpy()):
+        pixels = images.cpu().numpy()
+        outputs = np.empty_like(pixels)
+        for i, image in enumerate(pixels):
             numbers = [column[i] for column in columns]
-            outputs.append(function(image.copy(), *numbers, rng.for_image(i)))
-        return torch.from_numpy(np.stack(outputs)).to(images.device)
+            output = call(function, image.copy(), *numbers, rng.for_image(i))
+            outputs[i] = check_image(function, output, image.shape)
+        return torch.from_numpy(outputs).to(images.device)
 
+    if any(entry.function is function for entry in DISTORTIONS.values()):
+        del DISTORTIONS[function.__name__]
+        return _refuse(function, f"{describe(function)}: write @distortion(…) above @per_image")
     batch_function.dtype = "uint8"  # type: ignore[attr-defined]
+    batch_function.of_one_image = function  # type: ignore[attr-defined]
     return batch_function
 
 
@@ -151,17 +206,44 @@ def quality_of(distortion_type: str, level: Any) -> Any:
 
 def select_types(names: str) -> tuple[str, ...]:
     """Return the types that `--distortions` names: 'default', 'all', or names between commas."""
+    for message in REFUSED.values():
+        raise UserError(message)
     if names == "default":
         return DISTORTION_TYPES
     if names == "all":
         return tuple(DISTORTIONS)
     types = tuple(name.strip() for name in names.split(","))
     for name in types:
-        if name not in DISTORTIONS:
+        if not name:
+            raise UserError(f"--distortions: a name is missing in {names!r}")
+        if name in ("default", "all"):
             raise UserError(
-                f"--distortions: unknown distortion {name!r}; choose from "
-                f"{', '.join(DISTORTIONS)}, or 'all'"
+                f"--distortions {names}: {name!r} stands alone; name every distortion that you want"
             )
+        if name not in DISTORTIONS:
+            raise UserError(f"--distortions: {unknown_type(name)}")
     if len(set(types)) != len(types):
         raise UserError(f"--distortions: a distortion is named twice in {names!r}")
     return types
+
+
+def unknown_type(name: Any) -> str:
+    """Say that there is no distortion of this name, and why, or which there are."""
+    hint = missing_type_hint(name) if isinstance(name, str) else ""
+    hint = hint or f"; choose from {', '.join(DISTORTIONS)}, or 'all'"
+    return f"unknown distortion {name!r}{hint}"
+
+
+def missing_type_hint(name: str) -> str:
+    """Say why there is no distortion of this name, or which one may be meant.
+
+    It is the end of a message, "; …", or "" if nothing is known.
+    """
+    if name in REFUSED:
+        return f"; {REFUSED[name]}"
+    if reason := explain_absence(name):
+        return f"; {reason}"
+    wanted = name.strip().lower().replace("-", "_").replace(" ", "_")
+    similar = [other for other in DISTORTIONS if len(wanted) > 2 and wanted in other]
+    similar = similar or difflib.get_close_matches(wanted, DISTORTIONS, n=1)
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""

@@ -1,4 +1,6 @@
-"""The registry: tables by level, functions of one image, and what is refused."""
+"""The registry: tables by level, functions of one image, and which types are selected."""
+
+import importlib
 
 import numpy as np
 import pytest
@@ -6,12 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import distortions.standard
 from distortions.registry import (
     DISTORTION_TYPES,
     DISTORTIONS,
     LEVELS,
+    REFUSED,
     distortion,
     interpolate,
+    missing_type_hint,
     per_image,
     quality_of,
     select_types,
@@ -29,6 +34,7 @@ def restored_registry():
     yield
     DISTORTIONS.clear()
     DISTORTIONS.update(before)
+    REFUSED.clear()
 
 
 @given(st.floats(0, 1, width=32))
@@ -106,16 +112,6 @@ def test_per_image_takes_a_parameter():
     assert distort_all("shift_one", GREY, 0.6).unique().tolist() == [103]
 
 
-@pytest.mark.parametrize(
-    "levels",
-    ((0, 1, 2), (0, 1, 2, 3, 4, 5, 6), {"down": (0, 1, 2, 3, 4, 5), "up": (0, 1)}),
-    ids=("short", "long", "one direction short"),
-)
-def test_a_table_of_another_length_is_refused(levels):
-    with pytest.raises(UserError, match="expected 6 values, at the levels"):
-        distortion(worst_quality=50, parameter="sigma", levels=levels)
-
-
 def test_quality_is_a_line_down_to_the_worst():
     assert quality_of("motion_blur", 0.5) == 67.5
     assert quality_of("jpeg_compression", 1) == 20
@@ -129,34 +125,69 @@ def test_types_are_selected_by_name():
 
 @pytest.mark.parametrize(
     "names, message",
-    (("rain,sepia", "unknown distortion 'sepia'"), ("rain,rain", "named twice"), ("", "unknown")),
+    (
+        ("rain,sepia", "unknown distortion 'sepia'; choose from gaussian_blur, .*, or 'all'$"),
+        ("gausian_blur", "unknown distortion 'gausian_blur'; did you mean gaussian_blur\\?$"),
+        ("Gaussian-Noise", "did you mean gaussian_noise"),
+        ("blur", "did you mean gaussian_blur or motion_blur?"),
+        ("jpeg", "did you mean jpeg_compression?"),
+        ("rain,rain", "named twice"),
+        ("", "a name is missing"),
+        ("rain,", "a name is missing in 'rain,'"),
+        ("default,rain", "'default' stands alone"),
+    ),
 )
 def test_a_wrong_selection_is_refused(names, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         select_types(names)
 
 
+FAULTY = """
+@distortion(worst_quality={quality})
+def snow(images, level, direction, rng):
+    return images
+"""
+
+
+def run_as_extra(text):
+    """Run a text as if it stood in distortions/extra.py."""
+    exec(text, {"__name__": "distortions.extra", "distortion": distortion, "per_image": per_image})
+
+
 @pytest.mark.parametrize(
-    "output, message",
+    "text",
     (
-        (torch.full((2, 8, 8, 3), float("nan")), "not finite"),
-        (torch.zeros(2, 9, 8, 3), r"shape \(2, 9, 8, 3\), expected \(2, 8, 8, 3\)"),
+        FAULTY.format(quality=120),
+        FAULTY.replace("(worst_quality={quality})", ""),
+        FAULTY.format(quality=50).replace("@dist", "@per_image\n@dist"),
     ),
+    ids=("argument", "no parentheses", "wrong order"),
 )
-def test_a_faulty_distortion_is_named(output, message):
-    @distortion(worst_quality=50)
-    def faulty(images, level, direction, rng):
-        return output
+def test_a_file_of_the_package_is_refused_when_types_are_selected(text):
+    """While it is imported, no script has begun that could print one line."""
+    run_as_extra(text)
 
-    with pytest.raises(ValueError, match=f"faulty returned .*{message}"):
-        distort_all("faulty", GREY, 0.5)
+    assert "snow" not in DISTORTIONS
+    for names in ("default", "all", "rain"):
+        with pytest.raises(UserError, match="^distortion 'snow' "):
+            select_types(names)
+    assert missing_type_hint("snow").startswith("; distortion 'snow' (")
+
+    run_as_extra(FAULTY.format(quality=50))
+
+    assert "snow" in select_types("all")
 
 
-def test_a_per_image_distortion_without_bytes_is_named():
-    @distortion(worst_quality=50)
-    @per_image
-    def faulty(image, level, direction, rng):
-        return image / 255
+def test_nothing_of_the_package_is_refused():
+    """Otherwise the tests of every law would not see it."""
+    assert REFUSED == {}
 
-    with pytest.raises(ValueError, match="faulty returned torch.float64, expected uint8"):
-        distort_all("faulty", GREY, 0.5)
+
+def test_reading_the_default_eight_again_is_no_change():
+    """As %autoreload does in a notebook."""
+    before = list(DISTORTIONS)
+
+    importlib.reload(distortions.standard)
+
+    assert list(DISTORTIONS) == before
+    assert all(DISTORTIONS[name].is_standard for name in DISTORTION_TYPES)
