@@ -20,7 +20,7 @@ from utils.rng import CounterRNG, fold_in
 # A user's distortion is called again for its first images, which shows random numbers of its own.
 REPEATED_IMAGES = 4
 REPEATED_ERROR = 2  # grey levels: sums in another order, in a smaller batch, round otherwise
-_repeated: set[Callable] = set()  # what was called again already
+_repeated: dict[int, Callable] = {}  # by id, because not every callable object has a hash
 
 
 def distort(
@@ -63,9 +63,9 @@ def distort(
 def _distort_alike(name, images, level, direction, keys):
     """Distort all images (B, H, W, 3) by one type."""
     entry = DISTORTIONS[name]
-    if entry.is_standard or entry.function in _repeated:
+    if entry.is_standard or id(entry.function) in _repeated:
         return _apply(entry, images, level, direction, keys)
-    _repeated.add(entry.function)
+    _repeated[id(entry.function)] = entry.function
     first = [values[:REPEATED_IMAGES].clone() for values in (images, level, direction, keys)]
     distorted = _apply(entry, images, level, direction, keys)
     again = _apply(entry, *first)

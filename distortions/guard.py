@@ -40,7 +40,7 @@ def show_path(filename: str) -> str:
     """Return a source file as a user knows it: from the project's folder, or a notebook's cell."""
     if "ipykernel_" in filename or filename.startswith("<ipython"):
         return "a cell of the notebook"
-    path = Path(filename)
+    path = Path(filename).resolve()
     for folder in (PROJECT, Path.cwd()):
         if path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
@@ -53,20 +53,34 @@ def call(function: Callable, *arguments: Any) -> Any:
     Too little memory is not its fault: the training says what to do then.
     """
     try:
-        return function(*arguments)
+        # What it sets for gradients must not outlast it: a network may be trained around it.
+        with torch.set_grad_enabled(torch.is_grad_enabled()):
+            return function(*arguments)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as problem:
         place = describe(function)
         if isinstance(problem, UserError) and str(problem).startswith(place):
             raise  # by @per_image, which calls the function under it by this one
-        what = describe_exception(problem)
-        if type(problem).__name__ == "error":  # of cv2, struct or zlib
-            what = f"{type(problem).__module__}.{what}"
-        if len(what) > LONGEST_PROBLEM:
-            what = what[:LONGEST_PROBLEM] + "…"
         line = _raising_line(function, problem)
-        raise Failed(f"{place} raised {what}{line}; correct it there") from problem
+        raise Failed(
+            f"{place} raised {_show_exception(problem)}{line}; correct it there"
+        ) from problem
+
+
+def _show_exception(problem):
+    """Return an exception's type and message in one line of moderate length."""
+    try:
+        text = describe_exception(problem)
+    except Exception:  # its own __str__ may be faulty
+        text = type(problem).__name__
+    if type(problem).__name__ == "error":  # of cv2, struct or zlib
+        text = f"{type(problem).__module__}.{text}"
+    if len(text) > LONGEST_PROBLEM:
+        text = text[:LONGEST_PROBLEM] + "…"
+    if isinstance(problem, FileNotFoundError) and not Path(str(problem.filename)).is_absolute():
+        text += " (relative to the folder where Python was started)"
+    return text
 
 
 def _raising_line(function, problem):
@@ -83,7 +97,7 @@ def check_image(function: Callable, output: Any, shape: tuple[int, ...]) -> np.n
     A PIL image of mode RGB and a tensor are taken too.
     """
     expected = f"an array of uint8 and shape {shape}"
-    if isinstance(output, torch.Tensor) and output.layout == torch.strided:
+    if isinstance(output, torch.Tensor) and _is_dense(output):
         output = output.detach().cpu().numpy()
     elif isinstance(output, Image.Image) and output.mode == "RGB":
         output = np.asarray(output)
@@ -117,7 +131,7 @@ def check_batch(
     expected = f"a tensor of {dtype} and shape {shape}"
     if not isinstance(output, torch.Tensor):
         _refuse(function, output, expected, _advise_on_type(output, in_batch=True))
-    if output.layout != torch.strided or output.is_quantized or output.is_nested:
+    if not _is_dense(output):
         _refuse(function, output, f"{expected}, dense", "convert it, by `.to_dense()` if sparse")
     if output.shape != shape:
         _refuse(function, output, expected, _advise_on_shape(output.shape, shape))
@@ -137,6 +151,11 @@ def check_batch(
     output = output.float()
     _check_values(function, output, second)
     return output
+
+
+def _is_dense(tensor):
+    """Tell whether a tensor is plain numbers in memory."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_nested
 
 
 def _check_values(function, images, second):
@@ -174,6 +193,8 @@ def _show(value):
         return f"an array of {value.dtype} and shape {value.shape}"
     if isinstance(value, torch.Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
+        if value.is_nested:
+            return f"a nested tensor of {dtype}"
         layout = "" if value.layout == torch.strided else f", {value.layout}"
         device = "" if value.device.type == "cpu" else f" on {value.device}"
         return f"a tensor of {dtype} and shape {tuple(value.shape)}{layout}{device}"
@@ -184,7 +205,8 @@ def _show(value):
 
 def _advise_on_type(output, in_batch=False):
     if output is None:
-        return f"end it with `return {'images' if in_batch else 'image'}`"
+        name = "images" if in_batch else "image"
+        return f"end it with `return {name}`, which must not be None, as of a failed cv2.imread"
     if isinstance(output, Image.Image) and not in_batch:
         return "end it with `return image.convert('RGB')`"
     if isinstance(output, dict) and "image" in output:
@@ -201,7 +223,7 @@ def _advise_on_shape(shape, expected):
     if not batch:
         advice = advise_on_image_shape(shape)
     elif len(shape) == 3 and shape[0] != batch[0]:
-        advice = "put @per_image between @distortion(…) and a function of one image"
+        advice = "keep the first dimension, of the images; a function of one image needs @per_image"
     else:
         advice = {
             (*batch, height, width): "repeat grey images by `images[..., None].repeat(1, 1, 1, 3)`",

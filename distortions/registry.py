@@ -160,8 +160,8 @@ def per_image(function: Callable) -> Callable:
     f(image, parameter, rng) where it is registered with a table.
     """
 
-    if not callable(function):
-        return function  # @distortion refuses it
+    if not callable(function) or hasattr(function, "of_one_image"):
+        return function  # @distortion refuses what is no function; this may stand there twice
 
     @wraps(function)
     def batch_function(images, *values_and_rng):
@@ -230,7 +230,8 @@ def select_types(names: str) -> tuple[str, ...]:
 def unknown_type(name: Any) -> str:
     """Say that there is no distortion of this name, and why, or which there are."""
     hint = missing_type_hint(name) if isinstance(name, str) else ""
-    hint = hint or f"; choose from {', '.join(DISTORTIONS)}, or 'all'"
+    if not hint:
+        hint = f"; choose from {', '.join(DISTORTIONS)}, or add it to distortions/extra.py"
     return f"unknown distortion {name!r}{hint}"
 
 

@@ -126,7 +126,10 @@ def test_types_are_selected_by_name():
 @pytest.mark.parametrize(
     "names, message",
     (
-        ("rain,sepia", "unknown distortion 'sepia'; choose from gaussian_blur, .*, or 'all'$"),
+        (
+            "rain,sepia",
+            "unknown distortion 'sepia'; choose from gaussian_blur, .*, or add it to .*extra.py$",
+        ),
         ("gausian_blur", "unknown distortion 'gausian_blur'; did you mean gaussian_blur\\?$"),
         ("Gaussian-Noise", "did you mean gaussian_noise"),
         ("blur", "did you mean gaussian_blur or motion_blur?"),

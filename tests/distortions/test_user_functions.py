@@ -21,7 +21,7 @@ from tests.helpers import distort_all
 from utils.errors import Failed, UserError
 
 TABLE = {"parameter": "share", "levels": (0, 0.1, 0.2, 0.3, 0.4, 0.5)}
-IMAGES = torch.randint(0, 256, (3, 12, 10, 3), dtype=torch.uint8)
+IMAGES = (torch.arange(3 * 12 * 10 * 3) % 256).byte().view(3, 12, 10, 3)
 NAMED = r"distortion 'snow' \(tests/distortions/test_user_functions.py, line \d+\)"
 
 
@@ -82,6 +82,7 @@ WRONG_IMAGES = {
     "tensor, channels first": (lambda x: torch.from_numpy(x).permute(2, 0, 1), r"\(3, 12, 10\)"),
     "sparse tensor": (lambda x: torch.from_numpy(x).to_sparse(), "tensor of uint8 .*sparse_coo"),
     "UMat": (lambda x: cv2.UMat(x), "object of type UMat"),
+    "failed imread": (lambda x: cv2.imread("no.png"), "None, .*as of a failed cv2.imread"),
     "path": (lambda x: "snow.png", "object of type str"),
     "class": (lambda x: np.ndarray, "object of type type"),
     "NotImplemented": (lambda x: NotImplemented, "NotImplementedType"),
@@ -123,7 +124,7 @@ WRONG_BATCHES = {
     "numpy": (lambda x: x.numpy(), "returned an array of .*put @per_image"),
     "list": (lambda x: list(x), "object of type list, .*one tensor"),
     "tuple": (lambda x: (x, x), "object of type tuple"),
-    "one image": (lambda x: x[0], r"shape \(12, 10, 3\), .*put @per_image"),
+    "one image": (lambda x: x[0], r"shape \(12, 10, 3\), .*needs @per_image"),
     "grey": (lambda x: x[..., 0], r"shape \(3, 12, 10\), .*images\[..., None\]"),
     "grey of one channel": (lambda x: x[..., :1], r"\(3, 12, 10, 1\), .*repeat\(1, 1, 1, 3\)"),
     "four channels": (lambda x: x[..., [0, 1, 2, 0]], r"\(3, 12, 10, 4\), .*images\[..., :3\]"),
@@ -133,12 +134,16 @@ WRONG_BATCHES = {
     "resized in place": (lambda x: x.resize_(3, 2, 2, 3), r"shape \(3, 2, 2, 3\), expected .*12"),
     "sparse": (lambda x: x.to_sparse(), "sparse_coo, expected .*to_dense"),
     "another device": (lambda x: x.to("meta"), r"on meta, expected .*\.to\(images.device\)"),
+    "nested": (lambda x: torch.nested.nested_tensor([x[0]]), "returned a nested tensor of"),
+    "scalar": (lambda x: torch.tensor(5), r"shape \(\)"),
+    "iterator": (iter, "object of type generator|iterator"),
     "complex": (lambda x: x * 1j, "tensor of complex64"),
     "bool": (lambda x: x > 0, "tensor of bool"),
     "int64": (lambda x: x.long(), "tensor of int64"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("dtype", ("float32", "uint8"))
 @pytest.mark.parametrize("table", (False, True), ids=("level", "table"))
 @pytest.mark.parametrize("case", WRONG_BATCHES)
@@ -289,6 +294,17 @@ def test_what_a_function_keeps_is_its_own():
     assert torch.equal(output, IMAGES)
 
 
+class Wordless(Exception):
+    """Cannot be printed."""
+
+    def __str__(self):
+        raise ValueError
+
+
+def raise_wordless():
+    raise Wordless
+
+
 PROBLEMS = {
     "KeyError": lambda x: {}["flake"],
     "ZeroDivisionError": lambda x: 1 / 0,
@@ -301,6 +317,7 @@ PROBLEMS = {
     "AssertionError": lambda x: builtins.exec("assert False"),
     "AttributeError": lambda x: x.no_such_attribute,
     "NameError": lambda x: no_such_name,  # noqa: F821
+    "Wordless": lambda x: raise_wordless(),
     "UnicodeDecodeError": lambda x: b"\xff".decode(),
 }
 
@@ -329,6 +346,20 @@ def test_lack_of_memory_and_interrupts_pass(problem, single):
 
     with pytest.raises(problem):
         distort_all("snow", IMAGES, 0.5)
+
+
+def test_a_missing_texture_is_named():
+    message = message_of(lambda image, rng: Image.open("texture/snow.png"), single=True)
+
+    assert "'texture/snow.png' (relative to the folder where Python was started)" in message
+
+
+def test_gradients_that_a_function_switches_off_come_back():
+    register(lambda images, rng: torch.set_grad_enabled(False) and None or images, single=False)
+
+    distort_all("snow", IMAGES, 0.5)
+
+    assert torch.is_grad_enabled()
 
 
 RANDOM_NUMBERS = {
@@ -510,6 +541,20 @@ def test_other_names_and_defaults_are_taken(arguments):
     function = named(arguments)
 
     assert distortion(worst_quality=50)(function) is function
+
+
+def test_per_image_may_stand_there_twice():
+    distortion(worst_quality=50)(per_image(per_image(snow)))
+
+    assert torch.equal(distort_all("snow", IMAGES, 0.5), IMAGES)
+
+
+def test_an_object_with_a_name_is_taken():
+    falling = Snow()
+    falling.__name__ = "snow"
+    distortion(worst_quality=50)(per_image(falling))
+
+    assert torch.equal(distort_all("snow", IMAGES, 0.5), IMAGES)
 
 
 def test_bound_and_static_methods_are_taken():
