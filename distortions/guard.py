@@ -97,8 +97,8 @@ def check_image(function: Callable, output: Any, shape: tuple[int, ...]) -> np.n
     A PIL image of mode RGB and a tensor are taken too.
     """
     expected = f"an array of uint8 and shape {shape}"
-    if isinstance(output, torch.Tensor) and _is_dense(output):
-        output = output.detach().cpu().numpy()
+    if _is_dense_bytes(output):
+        output = output.cpu().numpy()
     elif isinstance(output, Image.Image) and output.mode == "RGB":
         output = np.asarray(output)
     if not isinstance(output, np.ndarray):
@@ -151,6 +151,12 @@ def check_batch(
     output = output.float()
     _check_values(function, output, second)
     return output
+
+
+def _is_dense_bytes(output):
+    """Tell whether numpy can take an object as a tensor of bytes."""
+    is_bytes = isinstance(output, torch.Tensor) and output.dtype == torch.uint8
+    return is_bytes and _is_dense(output) and not output.is_meta
 
 
 def _is_dense(tensor):
@@ -209,6 +215,8 @@ def _advise_on_type(output, in_batch=False):
         return f"end it with `return {name}`, which must not be None, as of a failed cv2.imread"
     if isinstance(output, Image.Image) and not in_batch:
         return "end it with `return image.convert('RGB')`"
+    if isinstance(output, torch.Tensor):
+        return "make bytes of 0–255 by `image.round().clamp(0, 255).byte()`"
     if isinstance(output, dict) and "image" in output:
         return "return its value of 'image' alone"
     if in_batch and isinstance(output, np.ndarray | Image.Image):
