@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from distortions.apply import apply_distortion, distort
+from distortions.effect import describe_ineffective, takes_effect
 from distortions.labels import Labels, draw_labels
 from distortions.registry import DISTORTION_TYPES, PRISTINE, select_types
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
@@ -49,7 +50,8 @@ class DistortedImageDataset:
     gives new types and levels; without, an epoch's draws are those of every other. With flip,
     each image starts from its reference in one of the eight orientations of a square. With
     cutmix, every second image has a part of another reference in place of its own (after Yun et
-    al., "CutMix", ICCV 2019): no better and no worse, and harder to learn by heart.
+    al., "CutMix", ICCV 2019): no better and no worse, and harder to learn by heart. A type is not
+    dealt to a reference that it does not change, such as color_saturation to a grey one.
     """
 
     def __init__(
@@ -73,6 +75,12 @@ class DistortedImageDataset:
         self.flip = flip
         self.cutmix = cutmix
         self._key = (seed, SPLITS.index(split))
+        self.effective = takes_effect(references.images, self.types)  # (R, T, 2) bool
+        if not self.effective.any():
+            raise UserError(
+                f"none of the distortions {', '.join(self.types)} changes any of the "
+                f"{len(references)} references; choose others by --distortions, or other images"
+            )
         self.labels: Labels
         self.set_epoch(0)
 
@@ -87,7 +95,12 @@ class DistortedImageDataset:
             steps=self.compose,
             flip=self.flip,
             cutmix=self.cutmix,
+            effective=None if self.effective.all() else self.effective,
         )
+
+    def describe_ineffective(self) -> str:
+        """Return a line on types that some references do not get; "" where all get all."""
+        return describe_ineffective(self.effective, self.types)
 
     def __len__(self) -> int:
         return len(self.references) * (self.variants + 1)
@@ -200,8 +213,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--references",
-        default="photos",
-        help="images to show: 'photos', 'cifar10', 'auto' or a folder; one is drawn",
+        default="builtin:photos",
+        help="images to show: a folder or one file, 'photos', 'cifar10' or 'auto'; one is drawn",
     )
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
     add(
@@ -224,7 +237,7 @@ def main(args: argparse.Namespace) -> None:
     from matplotlib.backend_bases import FigureCanvasBase  # slow imports, not needed for --help
 
     from distortions.figures import example_rows, plot_distortion_examples
-    from references.sources import largest_side, load_training_references, resolve_source
+    from references.sources import largest_side, load_test_references, resolve_source
 
     formats = FigureCanvasBase.get_supported_filetypes()
     if Path(args.output).suffix[1:].lower() not in formats:
@@ -237,7 +250,15 @@ def main(args: argparse.Namespace) -> None:
     if warning:
         print(f"warning: {warning}")
     side = args.image_size or largest_side(source, at_most=128)
-    references, _ = load_training_references(source, 1, 0, side, args.data_root, args.seed)
+    references, _ = load_test_references(
+        source,
+        1,
+        image_size=side,
+        data_root=args.data_root,
+        data_seed=args.seed,
+        seed=args.seed,
+        part="held_out" if source in ("cifar10", "photos") else "all",
+    )
     reference = references.images[0].numpy()
     rows = example_rows(reference, types, args.seed)
     subtitle = f"{references.source}, {side}×{side} pixels"

@@ -18,7 +18,7 @@ from evaluation.evaluate import held_out_dataset, measure, predict
 from evaluation.report import table
 from evaluation.results import read_log, write_predictions
 from models import Run, load_run
-from references.sources import resolve_source
+from references.sources import BUILTIN, choose_test_part, resolve_source
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import UserError
 from utils.files import errors_name_file, write_json
@@ -39,10 +39,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="best",
         help="chosen by validation SRCC, or the last epoch's",
     )
-    add("--test_samples", type=int_in_range(2), default=500, help="held-out references, at most")
+    add("--test_samples", type=int_in_range(2), default=500, help="references, at most")
     add(
         "--references",
         help="test on 'cifar10', 'photos' or a folder (default: the run's own source)",
+    )
+    add(
+        "--test_part",
+        choices=("auto", "held_out", "all"),
+        default="auto",
+        help="what of a folder: its held-out images, or all; auto: all of a folder that the run "
+        "has not seen and that has no test images of its own",
     )
     add("--data_root", help="folder that holds CIFAR-10, or gets it (default: the run's)")
     add(
@@ -106,15 +113,32 @@ def describe_test(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """Return which images the run is tested on: its own held-out references, or what flags say."""
     config = run.config
     data_root = args.data_root or config["data_root"]
-    references, warning = resolve_source(args.references or config["references"], data_root)
-    if warning:
-        print(f"warning: {warning}")
+    references = config["references"]
+    if args.references:
+        references, warning = resolve_source(args.references, data_root)
+        if warning:
+            print(f"warning: {warning}")
+    elif references not in BUILTIN and not Path(references).exists():
+        raise UserError(
+            f"{args.experiment} was trained on {references}, which is not there any more; "
+            "give its new place, or other images, by --references"
+        )
+    part = args.test_part
+    if part == "auto":
+        part = choose_test_part(
+            references,
+            own_source=config["references"],
+            reference_digests=run.reference_digests,
+            image_size=config["image_size"],
+            data_seed=config["data_seed"],
+        )
     return {
         "references": references,
         "data_root": data_root,
         "seed": config["data_seed"] if args.seed is None else args.seed,
         "samples": args.test_samples,
         "distortions_per_image": args.distortions_per_image or config["distortions_per_image"],
+        "part": part,
     }
 
 
@@ -125,9 +149,9 @@ def load_dataset(args: argparse.Namespace, run: Run, test: dict[str, Any]) -> Di
             raise UserError(
                 f"{args.experiment} was trained on {name!r}, which distortions/ does not have"
             )
-    dataset, left_out = held_out_dataset(run, test, args.cache_dir)
-    if left_out:
-        print(f"{left_out} images left out: the run was trained or validated on them")
+    dataset, _ = held_out_dataset(run, test, args.cache_dir)
+    if line := dataset.describe_ineffective():
+        print(line)
     count = len(dataset.references)
     if count < args.test_samples:
         source = dataset.references.source

@@ -9,6 +9,8 @@ The run lands in experiments/<experiment_name>; test it with test_with_viz.py.
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,7 @@ from utils.distributed import (
     main_process_first,
     require_equal,
 )
+from utils.errors import UserError
 from utils.images import MIN_SIDE
 
 # A margin of validation SRCC for chance, over 100 references: of two epochs this close the later
@@ -78,7 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--references",
         default="auto",
-        help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos",
+        help="'cifar10', 'photos', a folder of images, or 'auto': cifar10, else photos; "
+        "builtin:photos where a folder has that name",
     )
     add("--data_root", default="data", help="folder that holds CIFAR-10, or gets it")
     add(
@@ -295,8 +299,10 @@ def load_data(
 ) -> tuple[DistortedImageDataset, DistortedImageDataset, str]:
     """Return the training and the validation images, and what --references came to."""
     types = select_types(args.distortions)
-    with main_process_first():  # it downloads or packs what is missing
-        source, warning = resolve_source(args.references, args.data_root)
+    source, warning = args.references, None
+    with main_process_first(), advice_on_moved_references(args):  # one downloads or packs
+        if not args.resume:  # a resumed run's is resolved
+            source, warning = resolve_source(args.references, args.data_root)
         train_references, val_references = load_training_references(
             source,
             args.train_samples,
@@ -328,7 +334,24 @@ def load_data(
         compose=args.compose,
         redistort=False,
     )
+    for title, dataset in (("training", train), ("validation", val)):
+        if line := dataset.describe_ineffective():
+            print(f"{title}: {line}")
     return train, val, source
+
+
+@contextmanager
+def advice_on_moved_references(args: argparse.Namespace) -> Iterator[None]:
+    """Say how to go on where a resumed run's references are not where they were."""
+    try:
+        yield
+    except (UserError, FileNotFoundError) as problem:
+        if not args.resume:
+            raise
+        raise UserError(
+            f"{problem}. If the images of this run have moved, give their new place: "
+            "--resume --references NEW_FOLDER (or --data_root, for CIFAR-10)"
+        ) from problem
 
 
 def build_networks(

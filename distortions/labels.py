@@ -10,6 +10,7 @@ from utils.rng import FIXED, CounterRNG, fold_in
 
 CUTMIX_WIDTH = (0.25, 0.75)  # of the image's width: the range of the part that a neighbour replaces
 _LABEL_STREAM = 0x1AB  # folded into an image's key for the draws of its labels
+_REDEAL_STREAM = 0x1AC  # likewise, for types in place of those that have no effect
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,14 @@ def draw_labels(
     steps: int,
     flip: bool,
     cutmix: bool,
+    effective: torch.Tensor | None = None,
 ) -> Labels:
     """Draw the labels of an epoch: each reference once pristine and `variants` times distorted.
 
     key: seed and split. steps: how many distortions an image has at most. With flip each image
     starts from its reference in one of eight orientations; with cutmix every second one has a
-    part of another reference in place of its own.
+    part of another reference in place of its own. effective: (R, T, 2) bool, whether each type in
+    direction −1 and +1 changes a reference; None stands for all. A type that does not is not dealt.
     """
     reference = torch.arange(reference_count).repeat_interleave(variants + 1)
     variant = torch.arange(variants + 1).repeat(reference_count)
@@ -82,6 +85,10 @@ def draw_labels(
     neighbour = (rng.uniform()[:, 0] * reference_count).long().clamp(max=reference_count - 1)
     width = rng.uniform(*CUTMIX_WIDTH)[:, 0]
     has_neighbour = rng.bits(1)[:, 0] < 0
+    if effective is not None:
+        chances = CounterRNG(fold_in(image_key, _REDEAL_STREAM)).uniform(shape=(len(types),))
+        type_ = _redeal(type_, effective, chances)
+        sign = _turn_to_effect(sign, type_, effective[reference])
 
     level = torch.where(type_ >= 0, level, torch.zeros(()))
     quality_of_steps = _quality_of_steps(type_, level, types)
@@ -143,3 +150,52 @@ def _draw_further_steps(rng, first, variant, type_count, steps):
     extra = (rng.uniform() * steps).floor()  # 0 … steps − 1 further steps
     is_taken = (torch.arange(steps - 1) < extra) & (variant > 0)[:, None]
     return torch.cat([first, torch.where(is_taken, others, -1)], dim=1)
+
+
+def _redeal(type_, effective, chances):
+    """Replace each image's first type where it has no effect, and drop such further types.
+
+    type_: (N, S). chances: (N, T) random numbers that choose the new types. A reference's types
+    differ while there are enough that have an effect; where none has, the image stays pristine.
+    """
+    has_effect = effective.any(-1)  # (R, T)
+    affected = (~has_effect.all(1)).nonzero()[:, 0]
+    type_count = has_effect.shape[1]
+    by_reference = type_.view(len(effective), -1, type_.shape[1]).clone()  # (R, V + 1, S)
+    types = by_reference[affected]
+    chances = chances.view(len(effective), -1, type_count)[affected]
+    has_effect = has_effect[affected]
+
+    is_known = types >= 0
+    is_kept = is_known & has_effect[:, None].expand(*types.shape[:2], -1).gather(
+        2, types.clamp(min=0)
+    )
+    types = torch.where(is_kept, types, -1)
+    is_missing = is_known[..., 0] & ~is_kept[..., 0]  # (A, V + 1)
+    for variant in range(1, types.shape[1]):
+        rows = is_missing[:, variant].nonzero()[:, 0]
+        # Types that the reference's images have already come after the others.
+        used = torch.zeros(len(types), type_count + 1).scatter_add_(
+            1, types[..., 0] % (type_count + 1), torch.ones(types.shape[:2])
+        )
+        cost = chances[:, variant] + used[:, :type_count]
+        cost[~has_effect] = torch.inf
+        chosen = cost.argmin(1)[rows]
+        can_be_dealt = has_effect[rows].any(1)
+        types[rows, variant, 0] = torch.where(can_be_dealt, chosen, -1)
+    # A further step of the type that an image has got now would distort it twice by the same.
+    is_repeated = types[..., 1:] == types[..., :1]
+    types[..., 1:][is_repeated] = -1
+    by_reference[affected] = types
+    return by_reference.view(type_.shape)
+
+
+def _turn_to_effect(sign, type_, effective):
+    """Turn each step's direction (N, S) where its type has an effect only in the other one.
+
+    effective: (N, T, 2).
+    """
+    shape = (*type_.shape, 2)
+    of_steps = effective.gather(1, type_.clamp(min=0)[..., None].expand(shape))  # (N, S, 2)
+    has_effect = of_steps.gather(2, (sign > 0).long()[..., None])[..., 0]
+    return torch.where(has_effect | (type_ < 0), sign, -sign)

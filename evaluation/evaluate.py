@@ -23,7 +23,8 @@ def held_out_dataset(
     """Return the images that a run is tested on, and how many references were left out.
 
     Left out are those that the run has seen. test says which images, as metrics.json keeps it:
-    {"references", "data_root", "seed", "samples", "distortions_per_image"}.
+    {"references", "data_root", "seed", "samples", "distortions_per_image", "part"}. A test before
+    there were parts was on what the source holds out.
     """
     config = run.config
     references, left_out = load_test_references(
@@ -35,6 +36,7 @@ def held_out_dataset(
         seed=test["seed"],
         exclude=run.reference_digests,
         cache_dir=cache_dir,
+        part=test.get("part", "held_out"),
     )
     dataset = DistortedImageDataset(
         references,

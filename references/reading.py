@@ -86,3 +86,8 @@ def fit(image: Image.Image, side: int) -> np.ndarray:
         return np.asarray(image)[int(top) : int(top) + side, int(left) : int(left) + side]
     box = (left, top, left + short, top + short)
     return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def unsupported_reason(suffix: str) -> str | None:
+    """Return why files with this suffix are not read, or None if they are no images."""
+    return None

@@ -5,11 +5,12 @@ training images, images for testing from its test images, and all crops of one p
 the same split. Which references are taken depends on seeds alone.
 """
 
-import os
+import math
+import re
 import socket
-import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
@@ -19,17 +20,23 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from references.folders import held_out_split, list_files, part_of
 from references.packed import PackedFolder, PackedImages, pack, pixel_digest
 from references.photos import PHOTOS, SMALLEST_PHOTO, photo_crops
-from references.reading import FORMATS, UNREADABLE, fit, open_image, read_image
+from references.reading import UNREADABLE, fit, open_image, read_image, unsupported_reason
 from utils.distributed import is_main_process
 from utils.errors import UserError
 from utils.images import one_line, printable
-from utils.rng import SPLITS, fold_in, permutation
+from utils.rng import SPLITS, permutation
 
-TEST_SHARE = 0.2  # of the images of a folder without subfolders train/ and test/
+BUILTIN = ("auto", "cifar10", "photos")
+BUILTIN_PREFIX = "builtin:"  # "builtin:photos" is never a folder
 MAX_NAMED = 20  # so many unusable files are named; further ones are only counted
+MAX_KINDS = 6  # so many kinds of skipped files are told apart in a source's line
 DOWNLOAD_TIMEOUT = 10  # seconds that the server may take to answer
+GREY_CHROMA = 2  # grey levels: an image whose channels differ less on average is grey
+GREY_SAMPLE = 1000  # so many images are looked at to tell the share of grey ones
+RECOGNISED = 5  # so many of a folder's training images tell whether a run was trained on it
 
 
 @dataclass(frozen=True)
@@ -57,16 +64,33 @@ class References:
 
 
 def absolute(references: str) -> str:
-    """Return the value of --references, with a folder's path made absolute."""
-    if references in ("auto", "cifar10", "photos"):
+    """Return a value of --references, with a folder's path made absolute."""
+    if references.removeprefix(BUILTIN_PREFIX) in BUILTIN:
         return references
     return str(Path(references).expanduser().resolve())
 
 
 def resolve_source(references: str, data_root: str) -> tuple[str, str | None]:
-    """Return 'cifar10', 'photos' or an absolute path, and None or a warning about 'auto'."""
-    if references != "auto":
+    """Return 'cifar10', 'photos' or an absolute path, and None or a warning about 'auto'.
+
+    references is what a user typed. Raises UserError where it can mean two things.
+    """
+    name = references.removeprefix(BUILTIN_PREFIX)
+    if name not in BUILTIN:
+        if name != references:
+            raise UserError(
+                f"--references {references}: there are {BUILTIN_PREFIX}auto, "
+                f"{BUILTIN_PREFIX}cifar10 and {BUILTIN_PREFIX}photos"
+            )
         return absolute(references), None
+    if name == references and Path(name).is_dir():
+        raise UserError(
+            f"--references {name} can mean two things, because there is a folder of this name "
+            f"here: give ./{name} for the folder, or {BUILTIN_PREFIX}{name} for "
+            f"{_BUILTIN_MEANINGS[name]}"
+        )
+    if name != "auto":
+        return name, None
     try:
         _load_cifar10(data_root, "train")
         return "cifar10", None
@@ -76,6 +100,13 @@ def resolve_source(references: str, data_root: str) -> tuple[str, str | None]:
             "photographs"
         )
         return "photos", warning
+
+
+_BUILTIN_MEANINGS = {
+    "auto": "CIFAR-10, or else the bundled photographs",
+    "cifar10": "CIFAR-10 of torchvision",
+    "photos": "the bundled photographs",
+}
 
 
 def load_training_references(
@@ -89,8 +120,9 @@ def load_training_references(
 ) -> tuple[References, References]:
     """Return References to train on and others to validate on, from the training images.
 
-    Validation is taken first, so that runs with another train_samples are validated on the same
-    images. With cache_dir, a folder's images are read from disk when they are needed.
+    source is what resolve_source returned. Validation is taken first, so that runs with another
+    train_samples are validated on the same images. With cache_dir, a folder's images are read from
+    disk when they are needed.
     """
     if source == "photos":
         crop = partial(_photo_references, side=image_size, data_seed=data_seed, seed=data_seed)
@@ -121,21 +153,46 @@ def load_test_references(
     seed: int,
     exclude: Collection[str] = (),
     cache_dir: str | None = None,
+    part: str = "held_out",
 ) -> tuple[References, int]:
-    """Return at most `count` References from the test images, and how many were left out.
+    """Return at most `count` References to test on, and how many were left out.
 
-    Images whose digests are in `exclude` are left out. data_seed splits a source that has no
-    split of its own; seed decides which of the test images are taken.
+    part: 'held_out', the source's test images, or 'all' of a folder's. Images whose digests are in
+    `exclude` are left out. data_seed splits a source that has no split of its own; seed decides
+    which of the images are taken.
     """
+    if part == "all" and source in BUILTIN:
+        raise UserError(f"--test_part all is for a folder; {source} has test images of its own")
     if source == "photos":
         crops = _photo_references("test", count, side=image_size, data_seed=data_seed, seed=seed)
         return crops, 0
-    pool = _make_pool(source, "test", image_size, data_root, data_seed, cache_dir)
+    pool = _make_pool(source, part, image_size, data_root, data_seed, cache_dir)
     order = permutation(len(pool.names), seed, SPLITS.index("test"))
     taken, left_out = pool.take(count, order, set(exclude))
     if len(taken) == 0:
         raise UserError(f"{pool.source} has no usable test image that was not trained on")
     return taken, left_out
+
+
+def choose_test_part(
+    source: str, own_source: str, reference_digests: Sequence[str], image_size: int, data_seed: int
+) -> str:
+    """Return which part of a source a run is tested on: 'held_out' or 'all'.
+
+    A folder that the run has not seen is tested on whole, unless it has test images of its own.
+    own_source is what the run was trained on. It is recognised by its images too, because the
+    folder may have moved.
+    """
+    if source in BUILTIN or source == own_source:
+        return "held_out"
+    listing = list_files(Path(source), report=False)
+    if held_out_split(listing) is not None:
+        return "held_out"
+    if len(listing.names) < 2:
+        return "all"
+    pool = _folder_pool(Path(source), "train", image_size, data_seed, cache_dir=None)
+    order = permutation(len(pool.names), data_seed, SPLITS.index("train"))
+    return "held_out" if pool.begins_with(set(reference_digests), order) else "all"
 
 
 @dataclass(frozen=True)
@@ -145,16 +202,39 @@ class _Candidate:
     name: str
     image: np.ndarray | None = None  # (S, S, 3) uint8; a packed folder's images stay on disk
     digest: str | None = None
-    reason: str | None = None
+    reason: str = ""
+
+
+@dataclass
+class _Tally:
+    """What became of a source's files, for its line."""
+
+    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by suffix and reason
+    copies: int = 0
+    excluded: int = 0
+    seen: int = 0  # files that were looked at
+
+    def skip(self, name: str, reason: str) -> None:
+        """Count a file that cannot be used. Reasons that differ in numbers alone are one kind."""
+        kind = (Path(name).suffix.lower(), reason)
+        same = (known for known in self.skipped if _without_digits(known) == _without_digits(kind))
+        self.skipped[next(same, kind)] += 1
+
+
+def _without_digits(kind):
+    return tuple(re.sub(r"\d+", "", text) for text in kind)
 
 
 @dataclass(frozen=True)
 class _CandidatePool:
-    """The images of one split, from which references are taken."""
+    """The images of one part of a source, from which references are taken."""
 
     names: Sequence[str]
     read: Callable[[str], _Candidate]  # by name
     source: str  # as it is printed
+    found: str  # what was found where, for the source's line
+    split: str  # which part this is, and why
+    not_read: Counter[str] = field(default_factory=Counter)  # files of other kinds, by suffix
     packed: PackedFolder | None = None  # holds the images, if `read` does not load them
 
     def take(
@@ -163,35 +243,60 @@ class _CandidatePool:
         """Return the first `count` usable images in this order, without copies.
 
         Also returns how many of the images on the way have a digest in `exclude`; they are not
-        taken. Prints the names of unusable ones.
+        taken. Prints the names of unusable ones, and the source's line.
         """
         taken: list[_Candidate] = []
         digests: set[str] = set()  # of what is taken
-        unusable = 0
-        copies = 0
-        excluded = 0
+        tally = _Tally()
         with _progress_bar(count) as bar:
             for i in order.tolist():
                 if len(taken) == count:
                     break
                 candidate = self.read(self.names[i])
+                tally.seen += 1
                 if candidate.digest is None:
-                    unusable += 1
-                    if unusable <= MAX_NAMED:
+                    tally.skip(candidate.name, candidate.reason)
+                    if tally.skipped.total() <= MAX_NAMED:
                         bar.write(f"skipped {printable(candidate.name)} ({candidate.reason})")
                 elif candidate.digest in exclude:
-                    excluded += 1
+                    tally.excluded += 1
                 elif candidate.digest in digests:
-                    copies += 1
+                    tally.copies += 1
                 else:
                     digests.add(candidate.digest)
                     taken.append(candidate)
                     bar.update()
-        if unusable or copies:
-            print(
-                f"{self.source}: {unusable} unusable images and {copies} copies of others skipped"
-            )
-        return self._to_references(taken), excluded
+        references = self._to_references(taken)
+        print(self._line(tally, references))
+        return references, tally.excluded
+
+    def begins_with(self, digests: Collection[str], order: torch.Tensor) -> bool:
+        """Tell whether the first usable images in this order have these digests."""
+        found = 0
+        for i in order.tolist():
+            candidate = self.read(self.names[i])
+            if candidate.digest is None:
+                continue
+            if candidate.digest not in digests:
+                return False
+            found += 1
+            if found == RECOGNISED:
+                break
+        return found > 0
+
+    def _line(self, tally, references):
+        """Return what was found, used and skipped, which part this is, and how much is grey."""
+        parts = [f"references: {self.found}, {len(references)} used{_grey_share(references)}"]
+        parts.append(self.split)
+        if tally.excluded:
+            parts.append(f"left out: {tally.excluded} that the run was trained or validated on")
+        skipped = _describe_skipped(tally, self.not_read)
+        if skipped:
+            parts.append(f"skipped: {skipped}")
+        unseen = len(self.names) - tally.seen
+        if unseen:
+            parts.append(f"not needed: {unseen}")
+        return "; ".join(parts)
 
     def _to_references(self, taken):
         if self.packed is not None:
@@ -209,6 +314,37 @@ class _CandidatePool:
         )
 
 
+def _describe_skipped(tally, not_read):
+    """Name the kinds of files that were skipped, by suffix and reason, the most frequent first."""
+    kinds = Counter()
+    for suffix, count in not_read.items():
+        reason = unsupported_reason(suffix)
+        kinds[f"{suffix or 'without a suffix'} ({reason or 'no image'})"] = count
+    for (suffix, reason), count in tally.skipped.items():
+        kinds[f"{suffix} ({reason})"] += count
+    if tally.copies:
+        kinds["copies of others"] = tally.copies
+    words = [f"{count} {kind}" for kind, count in kinds.most_common(MAX_KINDS)]
+    others = kinds.total() - sum(count for _, count in kinds.most_common(MAX_KINDS))
+    if others:
+        words.append(f"{others} others")
+    return ", ".join(words)
+
+
+def _grey_share(references):
+    """Return ' (2 % grey)', from up to GREY_SAMPLE of the images."""
+    count = len(references)
+    if count == 0:
+        return ""
+    chosen = torch.arange(0, count, math.ceil(count / GREY_SAMPLE))
+    grey = 0
+    for i in chosen.tolist():
+        image = references.images[i].numpy()
+        chroma = image.max(-1).astype(int) - image.min(-1)
+        grey += chroma.mean() < GREY_CHROMA
+    return f" ({100 * grey / len(chosen):.0f} % grey)"
+
+
 def _progress_bar(count):
     """Return a bar that appears after two seconds, in the main process only."""
     return tqdm(
@@ -221,15 +357,17 @@ def _progress_bar(count):
     )
 
 
-def _make_pool(source, split, image_size, data_root, data_seed, cache_dir):
-    """Return the candidates of CIFAR-10 or of a folder."""
+def _make_pool(source, part, image_size, data_root, data_seed, cache_dir):
+    """Return the candidates of CIFAR-10's or a folder's part: 'train', 'held_out' or 'all'."""
     if source == "cifar10":
-        return _cifar10_pool(split, image_size, data_root)
-    return _folder_pool(Path(source), split, image_size, data_seed, cache_dir)
+        return _cifar10_pool("train" if part == "train" else "test", image_size, data_root)
+    return _folder_pool(Path(source), part, image_size, data_seed, cache_dir)
 
 
-def _folder_pool(folder, split, image_size, data_seed, cache_dir):
-    names_to_pack, names = _split_folder(folder, split, data_seed)
+def _folder_pool(path, part_name, image_size, data_seed, cache_dir):
+    listing = list_files(path)
+    folder = listing.folder
+    part = part_of(listing, part_name, data_seed)
 
     def read_file(name):
         return read_image(folder / name, image_size)
@@ -237,17 +375,24 @@ def _folder_pool(folder, split, image_size, data_seed, cache_dir):
     def read_candidate(name):
         image, reason = read_file(name)
         digest = None if image is None else pixel_digest(image)
-        return _Candidate(name, image=image, digest=digest, reason=reason)
+        return _Candidate(name, image=image, digest=digest, reason=reason or "")
 
     def look_up_candidate(name):
         digest, reason = packed.look_up(name)
-        return _Candidate(name, digest=digest, reason=reason)
+        return _Candidate(name, digest=digest, reason=reason or "")
 
-    source = f"folder {folder.name}"
+    make_pool = partial(
+        _CandidatePool,
+        part.names,
+        source=f"folder {printable(folder.name or str(folder))}",
+        found=f"folder {printable(str(folder))}, {listing.file_count} files",
+        split=f"split: {part.description}",
+        not_read=listing.suffixes,
+    )
     if not cache_dir:
-        return _CandidatePool(names, read_candidate, source=source)
-    packed = pack(cache_dir, folder, names=names_to_pack, side=image_size, read=read_file)
-    return _CandidatePool(names, look_up_candidate, source=source, packed=packed)
+        return make_pool(read_candidate)
+    packed = pack(cache_dir, folder, names=part.names_to_pack, side=image_size, read=read_file)
+    return make_pool(look_up_candidate, packed=packed)
 
 
 def _cifar10_pool(split, image_size, data_root):
@@ -262,7 +407,13 @@ def _cifar10_pool(split, image_size, data_root):
         image = fit(Image.fromarray(arrays_by_name[name]), image_size)
         return _Candidate(name, image=image, digest=pixel_digest(image))
 
-    return _CandidatePool(tuple(arrays_by_name), read_array, source="CIFAR-10")
+    return _CandidatePool(
+        tuple(arrays_by_name),
+        read_array,
+        source="CIFAR-10",
+        found=f"CIFAR-10 in {data_root}, {len(arrays)} images",
+        split=f"split: its own {'training' if split == 'train' else 'test'} images",
+    )
 
 
 def _load_cifar10(data_root, split):
@@ -281,64 +432,11 @@ def _load_cifar10(data_root, split):
         return CIFAR10(data_root, train=split == "train", download=True).data
     except (OSError, RuntimeError) as problem:
         raise UserError(
-            f"CIFAR-10 is not under {data_root} and could not be downloaded ({one_line(problem)})"
+            f"CIFAR-10 is not under {data_root} and could not be downloaded ({one_line(problem)}); "
+            "give its folder by --data_root, or a folder of images by --references"
         ) from problem
     finally:
         socket.setdefaulttimeout(previous_timeout)
-
-
-def _split_folder(folder, split, data_seed):
-    """Return the names of all files to pack together, and those of the split, both sorted.
-
-    A folder with train/ and test/ (or val/) has its own split, and each of these is packed alone.
-    From another folder, 20 % of the images are drawn for the test.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"--references {folder}: no such folder (nor is it 'cifar10', 'photos' or 'auto')"
-        )
-    held_out = next((name for name in ("test", "val") if (folder / name).is_dir()), None)
-    if held_out and (folder / "train").is_dir():
-        names = _find_image_files(folder, "train" if split == "train" else held_out)
-        return names, names
-    if held_out:
-        raise UserError(
-            f"--references {folder} has {held_out}/ but no train/; add it, or name another folder"
-        )
-    names = _find_image_files(folder, ".")
-    if len(names) == 1:
-        raise UserError(
-            f"{folder} holds a single image, which cannot be split into training and test"
-        )
-    checksums = torch.tensor([zlib.crc32(os.fsencode(name)) for name in names])
-    order = np.argsort(fold_in(data_seed, checksums).numpy())
-    test_count = max(1, round(TEST_SHARE * len(names)))
-    chosen = order[:test_count] if split == "test" else order[test_count:]
-    return names, tuple(names[i] for i in np.sort(chosen))
-
-
-def _find_image_files(folder, subfolder):
-    """Return the sorted names, relative to the folder, of all image files in a subfolder."""
-
-    def print_skipped(path, reason):
-        print(f"skipped {printable(os.path.relpath(path, folder))} ({reason})")
-
-    names = []
-    tree = os.walk(
-        folder / subfolder, onerror=lambda error: print_skipped(error.filename, error.strerror)
-    )
-    for directory, folders, files in tree:
-        for name in folders:
-            path = os.path.join(directory, name)
-            if os.path.islink(path):
-                print_skipped(path, "links to folders are not followed")
-        for name in files:
-            path = Path(directory, name)
-            if not name.startswith(".") and path.suffix.lower() in FORMATS:
-                names.append(str(path.relative_to(folder)))
-    if not names:
-        raise UserError(f"{folder / subfolder} holds no image ({', '.join(sorted(FORMATS))})")
-    return tuple(sorted(names))
 
 
 def largest_side(source: str, at_most: int) -> int:
@@ -350,10 +448,10 @@ def largest_side(source: str, at_most: int) -> int:
         return min(at_most, 32)
     if source == "photos":
         return min(at_most, SMALLEST_PHOTO)
-    _, names = _split_folder(Path(source), "train", 0)
-    for name in names:
+    listing = list_files(Path(source), report=False)
+    for name in listing.names:
         try:
-            with open_image(Path(source) / name) as image:
+            with open_image(listing.folder / name) as image:
                 return min(at_most, *image.size)
         except UNREADABLE:
             continue  # its name is printed when the references are loaded
@@ -362,10 +460,16 @@ def largest_side(source: str, at_most: int) -> int:
 
 def _photo_references(split, count, side, data_seed, seed):
     crops = photo_crops(split, count, side=side, data_seed=data_seed, seed=seed)
-    return References(
+    references = References(
         images=torch.from_numpy(crops.images),
         names=crops.names,
         digests=tuple(map(pixel_digest, crops.images)),
         photographs=crops.photographs,
         source=f"{len(PHOTOS)} bundled photographs (a demonstration)",
     )
+    photographs = len(np.unique(crops.photographs))
+    print(
+        f"references: {references.source}, {count} crops used{_grey_share(references)}; "
+        f"split: {photographs} of the photographs are for {split}"
+    )
+    return references

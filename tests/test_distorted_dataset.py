@@ -14,8 +14,15 @@ from references.sources import References
 PRISTINE = len(DISTORTION_TYPES)  # the label of pristine images
 
 
+def noise(count):
+    """Return references that every distortion changes; nothing else about them matters."""
+    names = tuple(map(str, range(count)))
+    images = torch.randint(0, 256, (count, 8, 8, 3), dtype=torch.uint8)
+    return References(images, names, names, np.arange(count), "noise")
+
+
 def blank(count):
-    """Return references whose pixels do not matter."""
+    """Return flat references, of which noise is all that is seen."""
     names = tuple(map(str, range(count)))
     images = torch.full((count, 8, 8, 3), 128, dtype=torch.uint8)
     return References(images, names, names, np.arange(count), "blank")
@@ -32,7 +39,7 @@ def to_pixels(images):
 
 
 def test_500_references_by_5_and_pristine_are_3000():
-    dataset = DistortedImageDataset(blank(500), distortions_per_image=5)
+    dataset = DistortedImageDataset(noise(500), distortions_per_image=5)
 
     assert len(dataset) == 3000
     assert len(indices_of(dataset, PRISTINE)) == 500
@@ -48,7 +55,7 @@ def test_500_references_by_5_and_pristine_are_3000():
     st.integers(0, 50),
 )
 def test_types_are_dealt_evenly(references, variants, types, seed, epoch):
-    dataset = DistortedImageDataset(blank(references), tuple(DISTORTIONS)[:types], variants, seed)
+    dataset = DistortedImageDataset(noise(references), tuple(DISTORTIONS)[:types], variants, seed)
     dataset.set_epoch(epoch)
 
     dealt = dataset.labels.type[:, 0].view(references, variants + 1)[:, 1:]
@@ -86,7 +93,7 @@ def test_levels_are_from_02_to_1_and_0_where_pristine(dataset):
 
 
 def test_direction_says_nothing_about_the_level():
-    labels = DistortedImageDataset(blank(2000), ("brightness",), 1).labels
+    labels = DistortedImageDataset(noise(2000), ("brightness",), 1).labels
 
     down = labels.main_level[labels.main_direction == -1].mean()
     up = labels.main_level[labels.main_direction == 1].mean()
@@ -230,7 +237,7 @@ def test_random_numbers_differ_between_images_and_epochs():
 def test_the_digest_tells_types_apart():
     digests = set()
     for other in ("rain", "motion_blur"):
-        digests.add(DistortedImageDataset(blank(9), ("gaussian_blur", other)).digest())
+        digests.add(DistortedImageDataset(noise(9), ("gaussian_blur", other)).digest())
 
     assert len(digests) == 2
 

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from evaluation.results import read_log
-from training.config import INFORMATIVE
+from training.config import INFORMATIVE, PLACES
 from training.loop import TrainingState
 from utils.checkpoint import load_checkpoint, load_states, save_checkpoint
 from utils.distributed import is_main_process, main_process_first, on_main_process
 from utils.errors import Damaged, UserError
-from utils.files import append_line, nan_to_null, try_lock, write_atomically, write_json
+from utils.files import append_line, nan_to_null, read_json, try_lock, write_atomically, write_json
 
 # config.json is the first to be removed and written: without it the rest is no run to resume.
 RUN_FILES = ("config.json", "log.jsonl", "last.pt", "last.prev.pt", "best.pt")
@@ -74,6 +74,7 @@ def open_run(
         run = OpenRun(folder, config, reference_digests, lock, save_interval)
         if resume and has_checkpoint(folder):
             run.resumed = load_last(folder, config)
+            _note_moved_references(folder, config)
         else:
             create_run(folder, config, resume)
         yield run
@@ -240,8 +241,9 @@ def load_last(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         saved = _load_last_or_previous(folder)
     if saved["config"]["digest"] != config["digest"]:
         raise UserError(
-            f"--resume: the references of {folder}, or the code that draws its images, have "
-            "changed since it began; put them back, or start a new run"
+            f"--resume: the references in {config['references']} are not those that {folder} was "
+            "begun with, or the code that draws its images has changed; put them back, or start "
+            "a new run"
         )
     for name in config.keys() - set(INFORMATIVE):
         if saved["config"].get(name) != config[name]:
@@ -251,6 +253,15 @@ def load_last(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
                 "anew with --overwrite"
             )
     return saved
+
+
+@on_main_process
+def _note_moved_references(folder, config):
+    """Write the references' new place to config.json."""
+    saved = read_json(folder / "config.json", "--overwrite starts the run anew")
+    places = {name: config[name] for name in PLACES}
+    if any(saved.get(name) != place for name, place in places.items()):
+        write_json(folder / "config.json", {**saved, **places})
 
 
 def _load_last_or_previous(folder):

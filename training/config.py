@@ -13,7 +13,7 @@ import torch
 
 from distorted_dataset import DistortedImageDataset
 from models.quality_net import SINGLE_PIXEL_SIDE, resolve_stem
-from references.sources import absolute
+from references.sources import resolve_source
 from utils.checkpoint import convert_config
 from utils.device import has_bfloat16
 from utils.distributed import get_world_size
@@ -24,8 +24,10 @@ from utils.files import read_json
 FREE_FLAGS = ("resume", "overwrite", "device", "cache_dir", "save_interval", "debug")
 # What config.json holds beside the flags.
 RESOLVED = ("types", "references_name", "digest", "recipe", "versions", "git_commit")
+# Where the references are: they may move, because the run's digest tells them by their pixels.
+PLACES = ("references", "data_root", "references_name")
 # What may differ between config.json and the run's checkpoint.
-INFORMATIVE = ("experiment_name", "versions", "git_commit")
+INFORMATIVE = ("experiment_name", "versions", "git_commit", *PLACES)
 
 
 @dataclass(frozen=True)
@@ -167,18 +169,14 @@ def resume_args(
     resumed = parse(argparse.Namespace(**saved))
     for name, value in saved.items():
         typed = getattr(resumed, name)
-        if not _agrees(name, typed, value):
+        if typed == "auto" and name in ("references", "stem"):
+            setattr(resumed, name, value)
+        elif name == "references" and typed != value:
+            resumed.references, _ = resolve_source(typed, resumed.data_root)
+        elif name not in PLACES and typed != value:
             error(
                 f"--resume: --{name} {typed} differs from the run's {value}; "
                 "leave it out, or start a new run under another --experiment_name"
             )
-        setattr(resumed, name, value)
     resumed.folder = args.folder
     return resumed
-
-
-def _agrees(name, typed, value):
-    """Tell whether a flag as it was typed is what the run has."""
-    if typed == "auto" and name in ("references", "stem"):
-        return True
-    return (absolute(typed) if name == "references" else typed) == value

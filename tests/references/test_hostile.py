@@ -156,7 +156,7 @@ def test_a_hostile_file_is_named_and_skipped(tmp_path, name, capsys):
 
     output = capsys.readouterr().out
     assert f"skipped train/{name} (" in output
-    assert "1 unusable images" in output
+    assert "; skipped: 1 " in output
 
 
 def test_hostile_files_take_little_memory_and_time(tmp_path):

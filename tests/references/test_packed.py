@@ -112,10 +112,9 @@ def test_a_cache_names_the_same_skipped_files(folder, tmp_path, capsys):
         outputs.append(capsys.readouterr().out.splitlines())
     from_memory, from_cache = outputs
 
-    assert from_memory == [
-        "skipped small.png (20×99 is smaller than 32×32)",
-        f"folder {folder.name}: 1 unusable images and 3 copies of others skipped",
-    ]
+    assert from_memory[0] == "skipped small.png (20×99 is smaller than 32×32)"
+    assert "; skipped: 3 copies of others, " in from_memory[1]
+    assert "1 .png (20×99 is smaller than 32×32)" in from_memory[1]
     of_packing = [line for line in from_cache if line.startswith("packed 36 images")]
     assert len(of_packing) == 1
     assert [line for line in from_cache if line not in of_packing] == from_memory

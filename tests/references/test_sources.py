@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from references import sources
+from references.folders import list_files
 from references.photos import PHOTOS, SMALLEST_PHOTO, load_photo
 from references.sources import load_test_references, load_training_references, resolve_source
 from tests.helpers import write_images
@@ -165,7 +166,7 @@ def test_a_folder_of_one_image_is_refused(tmp_path):
     write_images(tmp_path, 1)
 
     with pytest.raises(ValueError, match="holds a single image"):
-        sources.largest_side(str(tmp_path), 128)
+        load_for_training(tmp_path, 1, 1)
 
 
 def test_photos_give_as_many_crops_as_asked_for():
@@ -190,7 +191,9 @@ def test_unusable_files_are_named_and_counted(tmp_path, capsys):
     output = capsys.readouterr().out
     for name in ("empty.png", "short.png", "small.png (20×99 is smaller than 32×32)"):
         assert name in output
-    assert "3 unusable images and 0 copies of others skipped" in output
+    assert "references: folder" in output
+    assert ", 9 files, 5 used (0 % grey); split: train/ to train and validate, test/ to" in output
+    assert "1 .png (20×99 is smaller than 32×32)" in output
 
 
 def test_only_so_many_unusable_files_are_named(tmp_path, capsys):
@@ -204,7 +207,7 @@ def test_only_so_many_unusable_files_are_named(tmp_path, capsys):
 
     output = capsys.readouterr().out
     assert output.count("skipped train/broken_") == sources.MAX_NAMED
-    assert f"{sources.MAX_NAMED + 5} unusable images" in output
+    assert f"skipped: {sources.MAX_NAMED + 5} .png (not a PNG file)" in output
 
 
 def test_copies_are_taken_once_and_counted(tmp_path, capsys):
@@ -215,7 +218,7 @@ def test_copies_are_taken_once_and_counted(tmp_path, capsys):
     with pytest.raises(ValueError, match="has 3 for training"):
         load_for_training(tmp_path, 9, 1)
 
-    assert "0 unusable images and 3 copies of others skipped" in capsys.readouterr().out
+    assert "; skipped: 3 copies of others\n" in capsys.readouterr().out
 
 
 def test_images_are_found_by_suffixes_in_any_case(tmp_path):
@@ -224,7 +227,7 @@ def test_images_are_found_by_suffixes_in_any_case(tmp_path):
         Image.open(tmp_path / "000.png").save(tmp_path / f"lower.{suffix}")
         Image.open(tmp_path / "001.png").save(tmp_path / f"upper.{suffix.upper()}")
 
-    assert sources._split_folder(tmp_path, "train", 0)[0] == tuple(sorted(os.listdir(tmp_path)))
+    assert list_files(tmp_path).names == tuple(sorted(os.listdir(tmp_path)))
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
@@ -252,7 +255,7 @@ def test_a_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "scandir", guarded_scandir)
     load_for_training(tmp_path, 5, 3)
 
-    assert capsys.readouterr().out == "skipped shut (Permission denied)\n"
+    assert capsys.readouterr().out.startswith("skipped shut (Permission denied)\nreferences: ")
 
 
 @pytest.fixture
