@@ -27,7 +27,7 @@ from utils.errors import UserError
 from utils.files import errors_name_file, fsync, try_lock
 
 CHECKED_IMAGES = 1000  # so many images of a run are compared with their digests at its start
-FORMAT = 2  # part of the hash: raise it when the same files would give other pixels than before
+FORMAT = 3  # part of the hash: raise it when the same files would give other pixels than before
 
 ReadImage = Callable[[str], tuple[np.ndarray | None, str | None]]  # see reading.read_image
 
