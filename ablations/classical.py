@@ -84,7 +84,8 @@ def classical(folder: str | Path, images: int) -> dict[str, dict[str, Any]]:
             return found["rows"]
     run = load_run(folder, metrics["checkpoint"])
     # The run's own training images, but redrawn every epoch, and not mixed.
-    flags = argparse.Namespace(**{**run.config, "redistort": True, "cache_dir": None})
+    changes = {"redistort": True, "cache_dir": None, "resume": True}
+    flags = argparse.Namespace(**{**run.config, **changes})
     train, val, _ = load_data(flags, Recipe(cutmix=False), DistortedImageDataset)
     test = tested_dataset(run, metrics)
     train_sample = draw_sample(train, images)

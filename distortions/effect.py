@@ -90,19 +90,30 @@ def describe_ineffective(effective: Tensor, types: tuple[str, ...]) -> str:
 
 def _changes(name, direction, images):
     """Return (B,) bool: whether a type in one direction changes each image enough."""
-    step = _smallest_step(name, DISTORTIONS[name].function, direction)
-    at_max = mean_change(images, name, MAX_LEVEL, direction)
+    is_shift, step = _smallest_step(name, DISTORTIONS[name].function, direction)
+
+    def measure(images, level):
+        shift, texture = measure_change(images, name, level, direction)
+        return shift if is_shift else texture
+
+    at_max = measure(images, MAX_LEVEL)
     enough = (at_max > 0) & (at_max >= LEAST_AT_MAX * step)
-    unclear = (at_max <= CLEAR_AT_MAX * step) & enough
+    unclear = enough & (at_max <= CLEAR_AT_MAX * step)
     rows = unclear.nonzero()[:, 0]
     if len(rows):
-        at_min = mean_change(images[rows], name, MIN_LEVEL, direction)
+        at_min = measure(images[rows], MIN_LEVEL)
         enough[rows] = (at_min > 0) & (at_min >= LEAST_AT_MIN * step)
     return enough
 
 
-def mean_change(images: Tensor, name: str, level: float, direction: int) -> Tensor:
-    """Return (B,): how much a distortion changes images (B, H, W, 3), mean grey levels a value."""
+def measure_change(
+    images: Tensor, name: str, level: float, direction: int
+) -> tuple[Tensor, Tensor]:
+    """Return how far a distortion shifts images (B, H, W, 3), and how it changes their texture.
+
+    Both are (B,), in grey levels: the mean change of all values, without its sign, and the mean
+    distance of the values' changes from that of their channel.
+    """
     count = len(images)
     distorted = distort(
         images,
@@ -112,16 +123,21 @@ def mean_change(images: Tensor, name: str, level: float, direction: int) -> Tens
         direction=torch.full((count,), direction),
         keys=fold_in(0).expand(count),
     )
-    return (distorted.short() - images.short()).abs().float().mean((1, 2, 3))
+    change = (distorted.short() - images.short()).float()
+    of_channels = change.mean((1, 2), keepdim=True)
+    return change.mean((1, 2, 3)).abs(), (change - of_channels).abs().mean((1, 2, 3))
 
 
 @cache
 def _smallest_step(name, function, direction):
-    """Return what a type's lowest level changes an ordinary scene, mean grey levels a value.
+    """Return whether a type shifts an ordinary scene as a whole, and how far its lowest level goes.
 
-    The function is only part of the cache's key: in a notebook it may be defined again.
+    The other types change the scene's texture. The function is only part of the cache's key: in a
+    notebook it may be defined again.
     """
-    return mean_change(_ordinary_scene()[None], name, MIN_LEVEL, direction).item()
+    change = measure_change(_ordinary_scene()[None], name, MIN_LEVEL, direction)
+    shift, texture = (value.item() for value in change)
+    return shift > texture, max(shift, texture)
 
 
 @cache

@@ -46,7 +46,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     elif image.mode in ("F", "I"):
         raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range")
     elif was_16_bits and image.mode == "RGB":  # Pillow has kept the upper byte of each value
-        _check_range(256 * max(high for _, high in image.getextrema()) + 255)
+        _check_range(256 * int(np.asarray(image).max()) + 255)
     if turn is not None:
         image = image.transpose(turn)
     has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info

@@ -116,7 +116,7 @@ defaults     test   9282c73bd6d454bb  6610d469af9cbef7  d2d1fba84231a217
 compose_3    train  add8b7c417ed528c  ed18f2bf291ddddd  afd53fa73fc3bc05
 compose_3    val    5596ed1af716b02c  0766f579d4a83c13  68e3d214c83862c2
 compose_3    test   84b8ce31662b4bde  ad70a3f15b076ac1  0fc1f5a831aa34ac
-all_types    train  c7d39961722a0a65  be13df7ddc88bd91  329d47b8aa54b861
+all_types    train  c7d39961722a0a65  9e0615dd1e8b3d09  329d47b8aa54b861
 all_types    val    d2231d879daa151d  936c063920a1c5a4  f1c91dcf6cf8a48c
 all_types    test   2f708c2637c2f947  abc7e0b89cc42a7e  7096846c879d7758
 flip_cutmix  train  ef03389d76d868c9  11c1599bff570e91  e18779b756219e8b
@@ -125,7 +125,7 @@ flip_cutmix  test   cd6b5e47aebfd974  d593549525e49b54  f29431d6cd48b45e
 fixed        train  14356bd9ea246047  14356bd9ea246047  4c1d2bbe75cf56c8
 fixed        val    105da24b156edb08  105da24b156edb08  50025f1e10bb4af9
 fixed        test   881a08e5b153b6fd  881a08e5b153b6fd  691ea28b4fd479f0
-everything   train  f7fad18e62ab93b7  e2d6ec772d0d0915  a28ec43ba67cf4bc
+everything   train  bb73e9b9ba4f0dba  fde1e0f7885b5262  a28ec43ba67cf4bc
 everything   val    2c6fd1d087bb539d  28cc9d21fe20d7ee  1b3c95c63aab0e8a
 everything   test   180de592de7593f5  cdb4a366927d2f3e  f7f907fd67aeacd8
 """

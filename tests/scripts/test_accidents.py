@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
     line = last_line(Path("experiments/new"), *FLAGS)
 
-    assert line.startswith("error: experiments/new: Not a directory; when that is")
+    assert line.startswith("error: experiments/new: Not a directory; once this is")
 
 
 def test_a_folder_that_can_only_be_read_is_named(halfway, monkeypatch):
