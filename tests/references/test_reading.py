@@ -22,7 +22,7 @@ def test_every_format_is_read(tmp_path, suffix):
 def test_an_unreadable_file_has_a_reason(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
 
-    assert read_image(tmp_path / "a.png", 32) == (None, "not a PNG file")
+    assert read_image(tmp_path / "a.png", 32) == (None, "not a PNG file, nor another image")
 
 
 def test_pixels_of_the_right_size_are_not_changed():

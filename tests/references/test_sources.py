@@ -207,7 +207,7 @@ def test_only_so_many_unusable_files_are_named(tmp_path, capsys):
 
     output = capsys.readouterr().out
     assert output.count("skipped train/broken_") == sources.MAX_NAMED
-    assert f"skipped: {sources.MAX_NAMED + 5} .png (not a PNG file)" in output
+    assert f"skipped: {sources.MAX_NAMED + 5} .png (not a PNG file, nor another image)" in output
 
 
 def test_copies_are_taken_once_and_counted(tmp_path, capsys):

@@ -92,6 +92,7 @@ def test_other_images_in_the_new_place_are_refused(copied):
 
 
 def test_testing_names_the_way_out_where_references_moved(copied):
+    train_on(copied, "own", "images", "--overwrite")  # the copied run names the original folder
     (copied / "images").rename(copied / "moved")
 
     flags = "--experiment experiments/own --skip_tsne"
