@@ -32,7 +32,8 @@ test: .venv/installed-dev ## the whole test suite, without the stress tests
 test-fast: .venv/installed-dev ## the tests that run no whole script, in under two minutes
 	$(PYTEST) -m "not slow and not distributed and not stress"
 
-stress: .venv/installed-dev ## kill and resume runs, read damaged files
+stress: .venv/installed-dev ## odd folders, killed and resumed runs, damaged files
+	$(BIN)/python -m tests.stress.folder_zoo
 	$(BIN)/python -m tests.stress.kill_and_resume
 	$(BIN)/python -m tests.stress.fuzz_images
 

@@ -32,7 +32,7 @@ from utils.rng import SPLITS, permutation
 BUILTIN = ("auto", "cifar10", "photos")
 BUILTIN_PREFIX = "builtin:"  # "builtin:photos" is never a folder
 MAX_NAMED = 20  # so many unusable files are named; further ones are only counted
-MAX_KINDS = 6  # so many kinds of skipped files are told apart in a source's line
+MAX_KINDS = 10  # so many kinds of skipped files are told apart in a source's line
 DOWNLOAD_TIMEOUT = 10  # seconds that the server may take to answer
 GREY_CHROMA = 2  # grey levels: an image whose channels differ less on average is grey
 GREY_SAMPLE = 1000  # so many images are looked at to tell the share of grey ones

@@ -1,5 +1,7 @@
 """Convert images: between layouts in memory, and from any mode of Pillow to 8-bit RGB."""
 
+import warnings
+
 import numpy as np
 import torch
 from PIL import ExifTags, Image
@@ -69,7 +71,9 @@ def _load(image):
 def _orientation(image):
     """Return the EXIF orientation, 1 to 8; 1, upright, where it cannot be read."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged block
+            value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # whatever a damaged block makes its parser raise, the pixels are whole
         return 1
     return value if value in _TURNS else 1
