@@ -6,6 +6,15 @@
 Without --experiment it shows the run that was tested last.
 """
 
+import sys
+
+if __name__ == "__main__":
+    try:
+        from utils.startup import explain_import_errors
+    except ImportError as problem:  # -I, -P or PYTHONSAFEPATH, or another folder's `utils`
+        sys.exit(f"error: {problem}; run it as: python '{__file__}', without -I and -P")
+    explain_import_errors()  # of the imports below, which take seconds
+
 import argparse
 from pathlib import Path
 from typing import Any

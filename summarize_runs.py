@@ -6,6 +6,15 @@
 The runs must have been tested on the same images.
 """
 
+import sys
+
+if __name__ == "__main__":
+    try:
+        from utils.startup import explain_import_errors
+    except ImportError as problem:  # -I, -P or PYTHONSAFEPATH, or another folder's `utils`
+        sys.exit(f"error: {problem}; run it as: python '{__file__}', without -I and -P")
+    explain_import_errors()  # of the imports below, which take seconds
+
 import argparse
 from collections.abc import Iterable, Sequence
 from datetime import date

@@ -6,9 +6,17 @@
 The run lands in experiments/<experiment_name>; test it with test_with_viz.py.
 """
 
+import sys
+
+if __name__ == "__main__":
+    try:
+        from utils.startup import explain_import_errors
+    except ImportError as problem:  # -I, -P or PYTHONSAFEPATH, or another folder's `utils`
+        sys.exit(f"error: {problem}; run it as: python '{__file__}', without -I and -P")
+    explain_import_errors()  # of the imports below, which take seconds
+
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +25,6 @@ from typing import Any
 from utils.cli import (
     MAX_SEED,
     TRY_AGAIN,
-    exit_on_interrupt,
     float_in_range,
     int_in_range,
     int_or_auto,
@@ -27,9 +34,6 @@ from utils.cli import (
 
 # Without it, CUDA's matrix products are not reproducible. It is read when CUDA starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-if __name__ == "__main__":
-    sys.excepthook = exit_on_interrupt  # for the imports below, which take seconds
-
 import torch
 
 from distorted_dataset import DistortedImageDataset

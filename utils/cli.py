@@ -4,19 +4,17 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 from utils.errors import Failed, UserError, describe_exception
+from utils.startup import TRY_AGAIN, explain, keep_traceback
 from utils.terminal import accept_any_encoding, quote
 
 MAX_SEED = 2**32 - 1  # scikit-learn takes no larger seed
-TRY_AGAIN = "give the same command again"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -78,84 +76,86 @@ def run_script(
 ) -> None:
     """Run main(parse_args()), and print one line on stderr if it cannot continue.
 
-    The exit status is 1 after an error, and 130 after Ctrl-C or SIGTERM. The traceback of an
-    exception that nobody foresaw is written to a file that the line names. next_step(args) returns
-    the command that the user should give next; args is None if the flags are not parsed yet.
+    The exit status is 1 after an error, and 130 after Ctrl-C, SIGTERM or the end of the terminal.
+    The traceback of an exception that nobody foresaw is written to a file that the line names.
+    next_step(args) returns the command that the user should give next; args is None if the flags
+    are not parsed yet.
     """
     accept_any_encoding()
-    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous_handlers = {
+        number: signal.signal(number, signal.default_int_handler) for number in _ending_signals()
+    }
     args = None
     try:
         args = parse_args()
         main(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # so that a closed pipe is noticed here
+        sys.stdout.flush()  # so that a closed pipe is noticed here
     except Failed as problem:
-        _exit(args, f"{problem}; {_where_traceback_is(problem)}")
+        _exit(args, f"{problem}; {keep_traceback(problem)}")
     except UserError as problem:
         _exit(args, str(problem))
-    except BrokenPipeError as problem:
-        if problem.filename is not None:
-            raise
-        _exit_without_reader(args, next_step)
     except OSError as problem:
-        if problem.errno is None:  # raised by this project, with its own advice
-            _exit(args, str(problem))
-        place = problem.filename or "standard output"
-        _exit(args, f"{place}: {problem.strerror}; once this is fixed: {next_step(args)}")
+        _exit_after_os_error(args, problem, next_step)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; to go on: {next_step(args)}", file=sys.stderr)
+        _print_on_stderr(f"\ninterrupted; to go on: {next_step(args)}")
         sys.exit(130)
+    except (ImportError, SyntaxError) as problem:  # of a library that is imported late
+        _exit(args, explain(problem))
     except Exception as problem:
-        where = _where_traceback_is(problem)
+        where = keep_traceback(problem)
         _exit(args, f"{describe_exception(problem)}; this is a defect of the program: {where}")
     finally:
-        signal.signal(signal.SIGTERM, previous_handler)
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)
+        _discard_unwritten()
+
+
+def _ending_signals():
+    """List the signals that end a script as Ctrl-C does; nohup's choice to ignore one is kept."""
+    numbers = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)  # the terminal was closed; Windows has none
+    return numbers
 
 
 def _exit(args: argparse.Namespace | None, message: str) -> NoReturn:
     """End with status 1 and one line on stderr, after the traceback where --debug asks for it."""
     if getattr(args, "debug", False):
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
     sys.exit(f"error: {message}")
 
 
-def _exit_without_reader(args, next_step):
-    """End after the process that read the output has ended, as in `… | head`."""
-    # What is still buffered goes nowhere, or Python would complain about it at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if args is not None:
-        with suppress(OSError):  # stderr may go to the same pipe
-            message = f"stopped: the output has no reader any more; to go on: {next_step(args)}"
-            print(message, file=sys.stderr, flush=True)
-    sys.exit(1)
+def _exit_after_os_error(args, problem, next_step):
+    """End after an error of the system, or after one that this project raised as such."""
+    if problem.errno is None:  # raised by this project, with its own advice
+        _exit(args, str(problem))
+    if isinstance(problem, BrokenPipeError) and problem.filename is None:
+        # The process that read the output has ended, as in `… | head`.
+        if args is not None:
+            _print_on_stderr(
+                f"stopped: the output has no reader any more; to go on: {next_step(args)}"
+            )
+        sys.exit(1)
+    place = problem.filename or "standard output"
+    _exit(args, f"{place}: {problem.strerror}; once this is fixed: {next_step(args)}")
 
 
-def _where_traceback_is(problem):
-    """Write an exception's traceback to a file, and return the words that name it."""
+def _print_on_stderr(message):
+    """Print a line, unless nobody can read it: the terminal or the pipe may be gone."""
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def _discard_unwritten():
+    """Let what stdout cannot write go nowhere, or Python would complain about it at its end."""
     try:
-        with tempfile.NamedTemporaryFile(
-            "w",
-            encoding="utf-8",
-            errors="backslashreplace",
-            prefix="traceback_",
-            suffix=".log",
-            delete=False,
-        ) as file:
-            file.writelines(traceback.format_exception(problem))
-    except OSError as failure:
-        return f"--debug shows its traceback (no file could be written: {failure.strerror})"
-    return f"its traceback is in {file.name}, and --debug shows it"
-
-
-def exit_on_interrupt(
-    kind: type[BaseException], problem: BaseException, traceback: TracebackType | None
-) -> None:
-    """Print one line after Ctrl-C; a script sets this as sys.excepthook while it imports."""
-    if issubclass(kind, KeyboardInterrupt):
-        print(f"\ninterrupted; to go on: {TRY_AGAIN}", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, problem, traceback)
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # a notebook's stream has no number
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def command_line() -> str:

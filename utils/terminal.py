@@ -26,13 +26,34 @@ _PROJECT = Path(__file__).resolve().parent.parent
 
 
 def accept_any_encoding() -> None:
-    """Print a replacement for each character that stdout or stderr cannot encode."""
+    """Print a replacement for each character that stdout or stderr cannot encode.
+
+    Where one of them is closed, what is printed on it goes nowhere.
+    """
+    _open_closed_streams()
     codecs.register_error("plain", _to_plain)
     for stream in (sys.stdout, sys.stderr):
         # A notebook's streams, and closed ones, cannot be reconfigured and need not be.
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="plain")
+
+
+def _open_closed_streams():
+    """Open stdin, stdout and stderr where they are closed, as by `>&-`.
+
+    The next file to be opened, such as a checkpoint, would have their number otherwise, and
+    libraries would write their messages into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  it stays open
+            setattr(sys, name, nowhere)
 
 
 def _to_plain(problem):
@@ -64,6 +85,11 @@ def _quote_word(word):
         else:
             shown.extend(f"\\x{byte:02x}" for byte in os.fsencode(character))
     return f"$'{''.join(shown)}'"
+
+
+def flag(name: str, value: str | Path) -> list[str]:
+    """Return the words of a flag and its value, which may begin with a dash."""
+    return [f"{name}={value}"] if str(value).startswith("-") else [name, str(value)]
 
 
 def script_command(script: str, *flags: str | Path) -> str:

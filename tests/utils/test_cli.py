@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from utils import cli
 from utils.cli import HelpFormatter, float_in_range, int_in_range, int_or_auto, run_script
 from utils.errors import UserError, last_resort
+
+ENDING_SIGNALS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 @pytest.mark.parametrize(
@@ -127,32 +130,66 @@ def test_ctrl_c_exits_with_130(capsys):
     assert capsys.readouterr().err == f"\ninterrupted; to go on: {cli.TRY_AGAIN}\n"
 
 
-def test_sigterm_exits_like_ctrl_c():
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_other_signals_exit_like_ctrl_c(number, capsys):
+    """SIGHUP comes where a terminal or an ssh connection is closed."""
     with pytest.raises(SystemExit) as end:
-        run_script(lambda args: signal.raise_signal(signal.SIGTERM), lambda: None)
+        run_script(lambda args: signal.raise_signal(number), lambda: None)
+
+    assert end.value.code == 130
+    assert capsys.readouterr().err.startswith("\ninterrupted; to go on: ")
+
+
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_the_signal_handler_is_put_back(number):
+    before = signal.getsignal(number)
+
+    run_script(lambda args: None, lambda: None)
+
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no nohup")
+def test_nohup_is_kept():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    finished = []
+
+    def main(args):
+        signal.raise_signal(signal.SIGHUP)
+        finished.append(True)
+
+    try:
+        run_script(main, lambda: None)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert finished
+
+
+def test_a_closed_terminal_ends_like_an_open_one(monkeypatch):
+    """Where SIGHUP came, nothing can be printed any more."""
+
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+
+    with pytest.raises(SystemExit) as end:
+        run_script(raising(KeyboardInterrupt()), lambda: None)
 
     assert end.value.code == 130
 
 
-def test_the_signal_handler_is_put_back():
-    before = signal.getsignal(signal.SIGTERM)
+def test_a_library_that_is_missing_late_is_no_defect():
+    problem = ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
-    run_script(lambda args: None, lambda: None)
-
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_ctrl_c_among_imports_is_one_line(capsys):
-    cli.exit_on_interrupt(KeyboardInterrupt, KeyboardInterrupt(), None)
-
-    assert capsys.readouterr().err == f"\ninterrupted; to go on: {cli.TRY_AGAIN}\n"
+    with pytest.raises(SystemExit, match="install what requirements.txt lists: pip install -r"):
+        run_script(raising(problem), lambda: None)
 
 
-def test_other_import_errors_keep_their_traceback(monkeypatch):
-    shown = []
-    monkeypatch.setattr(sys, "__excepthook__", lambda *args: shown.append(args))
-    problem = ImportError("no torch")
+def test_a_broken_pipe_that_has_a_name_is_one_line():
+    problem = BrokenPipeError(errno.EPIPE, "Broken pipe", "fifo")
 
-    cli.exit_on_interrupt(ImportError, problem, None)
-
-    assert shown == [(ImportError, problem, None)]
+    with pytest.raises(SystemExit, match="^error: fifo: Broken pipe; once this is fixed"):
+        run_script(raising(problem), lambda: None)
