@@ -23,27 +23,37 @@ from evaluation.report import table
 from evaluation.results import REQUIRED_METRICS
 from utils.cli import make_parser, run_script
 from utils.files import read_json
+from utils.runs import (
+    EXPERIMENTS,
+    PROJECTS_EXPERIMENTS,
+    all_runs,
+    find_run,
+    testing_command,
+    training_command,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument(
-        "--experiment", help="the run's folder (default: the newest tested run under experiments/)"
+        "--experiment",
+        help="the run's name or folder (default: the newest tested run under experiments/)",
     )
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
     """Show the run, or say which command tests one."""
-    folder = Path(args.experiment) if args.experiment else newest_tested_run()
-    path = folder / "visualizations" / "metrics.json" if folder else None
-    if path is None or not path.is_file():
-        name = args.experiment or "experiments/<name>"
-        print(f"nothing tested yet; run: python test_with_viz.py --experiment {name}")
+    folder = find_run(args.experiment) if args.experiment else newest_tested_run()
+    if folder is None:
+        print(f"nothing tested yet; run: {first_step()}")
         return
-    way_out = f"test the run again: python test_with_viz.py --experiment {folder}"
-    metrics = read_json(path, way_out, REQUIRED_METRICS)
+    path = folder / "visualizations" / "metrics.json"
+    if not path.is_file():
+        print(f"{folder} was not tested yet; run: {testing_command(folder)}")
+        return
+    metrics = read_json(path, f"test the run again: {testing_command(folder)}", REQUIRED_METRICS)
     images = [path.with_name(name) for name in metrics["figures"]]
     if is_notebook():
         show_inline(metrics, images)
@@ -53,11 +63,20 @@ def main(args: argparse.Namespace) -> None:
 
 def newest_tested_run() -> Path | None:
     """Return the folder of the run that was tested last, if there is one."""
-    tested = list(Path("experiments").glob("*/visualizations/metrics.json"))
-    if not tested:
-        return None
-    newest = max(tested, key=lambda path: path.stat().st_mtime)
-    return newest.parent.parent
+    for experiments in (EXPERIMENTS, PROJECTS_EXPERIMENTS):
+        tested = list(experiments.glob("*/visualizations/metrics.json"))
+        if tested:
+            newest = max(tested, key=lambda path: path.stat().st_mtime)
+            return newest.parent.parent
+    return None
+
+
+def first_step() -> str:
+    """Return the command that tests the run that was trained last, or else one that trains."""
+    runs = all_runs()
+    if not runs:
+        return training_command("my_run")
+    return testing_command(max(runs, key=lambda folder: folder.stat().st_mtime))
 
 
 def is_notebook() -> bool:

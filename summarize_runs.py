@@ -26,6 +26,7 @@ from evaluation.results import METRIC_TITLES, changes_at_refits, read_metrics
 from utils.cli import command_line, make_parser, run_script
 from utils.errors import UserError
 from utils.files import read_json, write_json
+from utils.runs import find_run
 
 PATH_FLAGS = ("references", "data_root")  # of config.json: folders on the machine that trained
 CLUSTER_TITLES = {
@@ -41,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     parser.add_argument(
-        "experiments", nargs="+", help="folders of runs that were tested on the same images"
+        "experiments", nargs="+", help="names or folders of runs, tested on the same images"
     )
     parser.add_argument(
         "--output", help="write each run's numbers to this JSON file too (default: no file)"
@@ -51,6 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Print the tables in Markdown."""
+    args.experiments = [str(find_run(text)) for text in args.experiments]
     runs = [read_metrics(folder) for folder in args.experiments]
     if len({run["digest"] for run in runs}) > 1:
         raise UserError(

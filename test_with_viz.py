@@ -31,6 +31,7 @@ from references.sources import BUILTIN, choose_test_part, resolve_source
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import UserError
 from utils.files import errors_name_file, write_json
+from utils.runs import find_run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--experiment",
         required=True,
-        help="the run's folder, such as experiments/resnet18_distorted",
+        help="the run's name or folder, such as experiments/resnet18_distorted",
     )
     add(
         "--checkpoint",
@@ -90,6 +91,7 @@ def main(args: argparse.Namespace) -> None:
     from evaluation.figures import draw_figures  # a slow import, not needed for --help
 
     # ------------------------------------------------------------------------------------- load
+    args.experiment = str(find_run(args.experiment, args.checkpoint))
     run = load_run(args.experiment, args.checkpoint, args.device)
     log = read_log(args.experiment)
     test = describe_test(args, run)

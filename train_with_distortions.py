@@ -19,7 +19,6 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from utils.cli import (
@@ -67,6 +66,14 @@ from utils.distributed import (
 )
 from utils.errors import UserError
 from utils.images import MIN_SIDE
+from utils.runs import (
+    EXPERIMENTS,
+    check_experiments_folder,
+    check_new_name,
+    check_plain_name,
+    testing_command,
+    training_command,
+)
 
 # A margin of validation SRCC for chance, over 100 references: of two epochs this close the later
 # is kept.
@@ -227,11 +234,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, or, with --resume, the run's own flags."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    args.folder = Path("experiments") / args.experiment_name
-    if args.folder.parent != Path("experiments") or args.experiment_name in (".", ".."):
-        parser.error(
-            f"--experiment_name {args.experiment_name!r} must be a plain name, without / or .."
-        )
+    check_experiments_folder()
+    args.folder = EXPERIMENTS / args.experiment_name
+    try:
+        check_plain_name(args.experiment_name)
+        check_new_name(args.experiment_name)
+    except UserError as problem:
+        parser.error(str(problem))
     if args.resume and args.overwrite:
         parser.error("--resume goes on with the run, --overwrite replaces it: give one of them")
     if args.resume:
@@ -295,7 +304,7 @@ def main(
             for name in ("last", "best"):
                 scores = finish(run, name, state, train, val)
                 print(f"{name}.pt: {format_values(scores)}")
-    print(f"test it: python test_with_viz.py --experiment {args.folder}")
+    print(f"test it: {testing_command(args.folder)}")
 
 
 def load_data(
@@ -456,8 +465,11 @@ def how_to_go_on(args: argparse.Namespace | None) -> str:
     """
     if args is None or not args.resume or not (args.folder / "config.json").is_file():
         return TRY_AGAIN
-    launcher = "python" if get_world_size() == 1 else "torchrun …"
-    return f"{launcher} train_with_distortions.py --experiment_name {args.experiment_name} --resume"
+    command = training_command(args.experiment_name, "--resume")
+    if get_world_size() == 1:
+        return command
+    processes = os.environ.get("LOCAL_WORLD_SIZE", get_world_size())
+    return f"torchrun --nproc_per_node {processes} {command.removeprefix('python ')}"
 
 
 if __name__ == "__main__":

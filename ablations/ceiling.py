@@ -24,6 +24,7 @@ from evaluation.results import read_columns, read_metrics
 from models import load_run
 from utils.cli import make_parser, run_script
 from utils.errors import UserError
+from utils.runs import find_run
 
 LEVEL_EDGES = np.linspace(0.2, 1.0, 5)
 DIRECTION_WORDS = {-1: ", less", 1: ", more"}
@@ -32,15 +33,16 @@ DIRECTION_WORDS = {-1: ", less", 1: ", more"}
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("experiments", nargs="+", help="folders of tested runs")
+    parser.add_argument("experiments", nargs="+", help="names or folders of tested runs")
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
     """Print a table for each run, and two more of the last one."""
-    for folder in args.experiments:
+    folders = [find_run(text) for text in args.experiments]
+    for folder in folders:
         print("\n".join([f"{folder}:", *known_type_table(folder), ""]))
-    folder = args.experiments[-1]
+    folder = folders[-1]
     if not load_run(folder).config["type_loss_weight"]:
         raise UserError(
             f"{folder} has no type head, so no confusions between types: "

@@ -25,18 +25,19 @@ from evaluation.results import read_columns, read_metrics
 from models import load_run
 from utils.cli import make_parser, run_script
 from utils.files import null_to_nan, read_json, write_json
+from utils.runs import find_run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("experiments", nargs="+", help="folders of tested runs")
+    parser.add_argument("experiments", nargs="+", help="names or folders of tested runs")
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
     """Print a table with a row for each unknown distortion."""
-    runs = [measure_unknown(folder) for folder in args.experiments]
+    runs = [measure_unknown(find_run(text)) for text in args.experiments]
     names = dict.fromkeys(name for run in runs for name in run)
     rows = []
     for name in names:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.files import null_to_nan, read_json, read_lines, write_atomically
+from utils.runs import resuming_command, testing_command
 
 if TYPE_CHECKING:  # torch takes seconds to import, and what only shows a test does not need it
     from distorted_dataset import DistortedImageDataset
@@ -66,7 +67,7 @@ PREDICTION_COLUMNS = (
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """Read the lines of a run's log, a dict for each epoch."""
     folder = Path(folder)
-    resume = f"python train_with_distortions.py --experiment_name {folder.name} --resume"
+    resume = resuming_command(folder)
     way_out = f"the run's last.pt has it whole, and puts it back: {resume}"
     return read_lines(folder / "log.jsonl", way_out)
 
@@ -74,7 +75,7 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 def read_metrics(folder: str | Path) -> dict[str, Any]:
     """Read what test_with_viz.py measured of a run; nan stands for what could not be computed."""
     path = Path(folder) / "visualizations" / "metrics.json"
-    test = f"python test_with_viz.py --experiment {folder}"
+    test = testing_command(folder)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; run: {test}")
     return null_to_nan(read_json(path, f"test the run again: {test}", REQUIRED_METRICS))
@@ -129,7 +130,9 @@ def write_predictions(
             row["predicted_type"] = dataset.class_names[probabilities.argmax()]
             row["type_probability"] = f"{probabilities.max():.9g}"
         writer.writerow(row[column] for column in PREDICTION_COLUMNS)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    # The name of a file may hold bytes that are no UTF-8.
+    content = text.getvalue().encode("utf-8", "backslashreplace")
+    write_atomically(path, lambda file: file.write(content))
 
 
 def describe_steps(dataset: "DistortedImageDataset", i: int) -> str:

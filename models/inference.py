@@ -20,6 +20,7 @@ from utils.checkpoint import load_checkpoint, load_states
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.images import MIN_SIDE, to_rgb
+from utils.runs import find_checkpoint
 
 MAX_TILES = 64
 BATCH_PIXELS = 2**20  # pixels of images in one forward pass
@@ -150,17 +151,12 @@ def _spread(count, last):
 
 
 def load_run(folder: str | Path, checkpoint: str = "best", device: str = "auto") -> Run:
-    """Return the Run in an experiment's folder.
+    """Return the Run in an experiment's folder, which its name stands for too.
 
     checkpoint: 'best', which validation SRCC chose, or 'last'. Raises FileNotFoundError where
     there is none, and ValueError for a checkpoint that is damaged or not trained far enough.
     """
-    path = Path(folder) / f"{checkpoint}.pt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; train first: "
-            "python train_with_distortions.py --experiment_name …"
-        )
+    path = find_checkpoint(folder, checkpoint)
     torch_device = choose_device(device)
     state = load_checkpoint(path)
     model, mixture = build(state["config"])

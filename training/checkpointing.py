@@ -26,9 +26,7 @@ from utils.checkpoint import load_checkpoint, load_states, save_checkpoint
 from utils.distributed import is_main_process, main_process_first, on_main_process
 from utils.errors import Damaged, UserError
 from utils.files import append_line, nan_to_null, read_json, try_lock, write_atomically, write_json
-
-# config.json is the first to be removed and written: without it the rest is no run to resume.
-RUN_FILES = ("config.json", "log.jsonl", "last.pt", "last.prev.pt", "best.pt")
+from utils.runs import RUN_FILES
 
 
 def ensure_new_run(folder: Path) -> None:

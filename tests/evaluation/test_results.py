@@ -45,5 +45,5 @@ def test_columns_are_numbers_where_they_can_be(tmp_path):
 
 
 def test_a_run_without_metrics_says_how_to_test_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run: python test_with_viz.py --experiment"):
+    with pytest.raises(FileNotFoundError, match=r"run: python \S*test_with_viz.py --experiment"):
         read_metrics(tmp_path)

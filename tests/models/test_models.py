@@ -249,7 +249,7 @@ def test_predict_refuses_other_input(run, bad, message):
 
 
 def test_load_run_says_what_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="best.pt does not exist; train first"):
+    with pytest.raises(FileNotFoundError, match="is no run: it is empty"):
         load_run(tmp_path)
 
 

@@ -27,6 +27,7 @@ from training import checkpointing, loop
 from utils import files
 from utils.checkpoint import load_checkpoint
 from utils.cli import run_script
+from utils.runs import training_command
 
 pytestmark = pytest.mark.slow
 
@@ -217,7 +218,7 @@ def test_a_full_disk_costs_one_epoch(halfway, monkeypatch, name):
 
     assert line == (
         f"error: experiments/halfway/{name}: No space left on device; once this is fixed: "
-        "python train_with_distortions.py --experiment_name halfway --resume"
+        f"{training_command('halfway', '--resume')}"
     )
     assert not list(halfway.glob("*.tmp"))
     assert load_checkpoint(halfway / "last.pt")["epoch"] == 1
@@ -234,7 +235,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
     line = last_line(Path("experiments/new"), *FLAGS)
 
-    assert line.startswith("error: experiments/new: Not a directory; once this is")
+    assert line.startswith("error: experiments is a file, where the folder of all runs belongs")
 
 
 def test_a_folder_that_can_only_be_read_is_named(halfway, monkeypatch):
@@ -368,7 +369,7 @@ def test_an_interrupted_fit_ends_at_once(halfway, foreground, monkeypatch, capsy
 
     assert end.value.code == 130
     assert time.perf_counter() - interrupted_at[0] < 2
-    command = "python train_with_distortions.py --experiment_name halfway --resume"
+    command = training_command("halfway", "--resume")
     assert capsys.readouterr().err.splitlines()[-1] == f"interrupted; to go on: {command}"
 
 
@@ -381,7 +382,7 @@ def test_interrupted_in_its_first_epoch_a_run_is_resumed(tmp_path, monkeypatch, 
         train(Path("experiments/new"), *FLAGS)
 
     error = capsys.readouterr().err
-    assert error.endswith("python train_with_distortions.py --experiment_name new --resume\n")
+    assert error.endswith(f"{training_command('new', '--resume')}\n")
 
 
 def test_a_run_that_has_not_begun_is_started_again(halfway, monkeypatch, capsys):
@@ -477,7 +478,7 @@ def test_damaged_metrics_are_one_line(tmp_path, script, flag, content, message):
     path = tmp_path / "visualizations" / "metrics.json"
     path.parent.mkdir()
     path.write_text(content)
-    expected = rf"metrics.json {message}.*; test the run again: python test_with_viz.py"
+    expected = rf"metrics.json {message}.*; test the run again: python \S*test_with_viz.py"
 
     with pytest.raises(ValueError, match=expected):
         script.main(script.parse_args([*flag, str(tmp_path)]))

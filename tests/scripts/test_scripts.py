@@ -21,6 +21,7 @@ from tests.helpers import ROOT, run_afresh, run_script
 from tests.scripts.running import TINY, log_of, metrics_of, script, test_run, train
 from training import checkpointing, loop
 from utils.checkpoint import load_checkpoint
+from utils.runs import testing_command, training_command
 
 pytestmark = pytest.mark.slow
 
@@ -258,7 +259,7 @@ def test_a_copied_run_goes_on(workplace):
 
     output, _ = script("train_with_distortions.py --experiment_name copied --resume", workplace)
 
-    assert "test it: python test_with_viz.py --experiment experiments/copied" in output
+    assert f"test it: {testing_command('experiments/copied')}" in output
 
 
 def test_overwrite_replaces_a_run(workplace):
@@ -297,14 +298,13 @@ def test_bad_flags_give_one_line_and_leave_nothing(tmp_path, flags, status, mess
 def test_testing_a_run_that_is_not_there_says_what_to_do(tmp_path):
     _, error = test_run(tmp_path, "none", status=1)
 
-    assert error.startswith("error: experiments/none/best.pt does not exist; train first")
+    assert error.startswith("error: no run called 'experiments/none': looked in experiments/none")
 
 
 def test_nothing_tested_yet_says_which_command_to_run(tmp_path):
     output, _ = script("display_viz_english.py", tmp_path)
 
-    command = "python test_with_viz.py --experiment experiments/<name>"
-    assert output == f"nothing tested yet; run: {command}\n"
+    assert output == f"nothing tested yet; run: {training_command('my_run')}\n"
 
 
 def test_display_prints_the_newest_tested_run(workplace):
