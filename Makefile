@@ -1,27 +1,34 @@
 PYTHON ?= python3
 BIN := .venv/bin
-QUICK := quickstart
+QUICK ?= quickstart
 REFERENCES ?= auto
 SEEDS ?= 0 1 2
+# As they were typed, for recipes to take from the environment: "$$REFERENCES" may hold any character.
+override PYTHON := $(value PYTHON)
+override QUICK := $(value QUICK)
+override REFERENCES := $(value REFERENCES)
+override SEEDS := $(value SEEDS)
+export PYTHON QUICK REFERENCES SEEDS
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help quickstart results tables test test-fast stress lint format
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 
 quickstart: .venv/installed ## environment, a small training run and its test
-	$(BIN)/python train_with_distortions.py --experiment_name $(QUICK) --train_samples 100 --val_samples 50 \
-		--distortions_per_image 3 --epochs 20 --batch_size 64 --references $(REFERENCES) --overwrite
-	$(BIN)/python test_with_viz.py --experiment experiments/$(QUICK)
+	$(BIN)/python train_with_distortions.py --experiment_name="$$QUICK" --train_samples 100 --val_samples 50 \
+		--distortions_per_image 3 --epochs 20 --batch_size 64 --references="$$REFERENCES" --overwrite
+	$(BIN)/python test_with_viz.py --experiment="experiments/$$QUICK"
 
 results: .venv/installed ## the full command over SEEDS and its table: make results REFERENCES=path/to/images
-	for seed in $(SEEDS); do \
-		$(BIN)/python train_with_distortions.py --experiment_name full_seed$$seed --seed $$seed \
-			--references $(REFERENCES) --overwrite && \
-		$(BIN)/python test_with_viz.py --experiment experiments/full_seed$$seed --test_samples 1017 || exit 1; \
+	for seed in $$SEEDS; do \
+		$(BIN)/python train_with_distortions.py --experiment_name "full_seed$$seed" --seed "$$seed" \
+			--references="$$REFERENCES" --overwrite && \
+		$(BIN)/python test_with_viz.py --experiment "experiments/full_seed$$seed" --test_samples 1017 || exit 1; \
 	done
-	$(BIN)/python summarize_runs.py $(SEEDS:%=experiments/full_seed%) --output results/full_command.json
+	for seed in $$SEEDS; do set -- "$$@" "experiments/full_seed$$seed"; done; \
+		$(BIN)/python summarize_runs.py "$$@" --output results/full_command.json
 
 tables: .venv/installed ## write the tables of docs/ from the files in results/
 	$(BIN)/python -m docs.make_tables
@@ -47,7 +54,7 @@ format: .venv/installed-dev ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 .venv/installed: requirements.txt
-	$(PYTHON) -m venv .venv
+	"$$PYTHON" -m venv .venv
 	$(BIN)/python -m pip install -q -r requirements.txt
 	touch $@
 
