@@ -27,9 +27,9 @@ from utils.runs import (
     EXPERIMENTS,
     PROJECTS_EXPERIMENTS,
     all_runs,
+    command_to_test,
+    command_to_train,
     find_run,
-    testing_command,
-    training_command,
 )
 
 
@@ -51,9 +51,9 @@ def main(args: argparse.Namespace) -> None:
         return
     path = folder / "visualizations" / "metrics.json"
     if not path.is_file():
-        print(f"{folder} was not tested yet; run: {testing_command(folder)}")
+        print(f"{folder} was not tested yet; run: {command_to_test(folder)}")
         return
-    metrics = read_json(path, f"test the run again: {testing_command(folder)}", REQUIRED_METRICS)
+    metrics = read_json(path, f"test the run again: {command_to_test(folder)}", REQUIRED_METRICS)
     images = [path.with_name(name) for name in metrics["figures"]]
     if is_notebook():
         show_inline(metrics, images)
@@ -75,8 +75,8 @@ def first_step() -> str:
     """Return the command that tests the run that was trained last, or else one that trains."""
     runs = all_runs()
     if not runs:
-        return training_command("my_run")
-    return testing_command(max(runs, key=lambda folder: folder.stat().st_mtime))
+        return command_to_train("my_run")
+    return command_to_test(max(runs, key=lambda folder: folder.stat().st_mtime))
 
 
 def is_notebook() -> bool:

@@ -71,8 +71,8 @@ from utils.runs import (
     check_experiments_folder,
     check_new_name,
     check_plain_name,
-    testing_command,
-    training_command,
+    command_to_test,
+    command_to_train,
 )
 
 # A margin of validation SRCC for chance, over 100 references: of two epochs this close the later
@@ -304,7 +304,7 @@ def main(
             for name in ("last", "best"):
                 scores = finish(run, name, state, train, val)
                 print(f"{name}.pt: {format_values(scores)}")
-    print(f"test it: {testing_command(args.folder)}")
+    print(f"test it: {command_to_test(args.folder)}")
 
 
 def load_data(
@@ -465,7 +465,7 @@ def how_to_go_on(args: argparse.Namespace | None) -> str:
     """
     if args is None or not args.resume or not (args.folder / "config.json").is_file():
         return TRY_AGAIN
-    command = training_command(args.experiment_name, "--resume")
+    command = command_to_train(args.experiment_name, "--resume")
     if get_world_size() == 1:
         return command
     processes = os.environ.get("LOCAL_WORLD_SIZE", get_world_size())

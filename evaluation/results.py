@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.files import null_to_nan, read_json, read_lines, write_atomically
-from utils.runs import resuming_command, testing_command
+from utils.runs import command_to_resume, command_to_test
 
 if TYPE_CHECKING:  # torch takes seconds to import, and what only shows a test does not need it
     from distorted_dataset import DistortedImageDataset
@@ -67,7 +67,7 @@ PREDICTION_COLUMNS = (
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """Read the lines of a run's log, a dict for each epoch."""
     folder = Path(folder)
-    resume = resuming_command(folder)
+    resume = command_to_resume(folder)
     way_out = f"the run's last.pt has it whole, and puts it back: {resume}"
     return read_lines(folder / "log.jsonl", way_out)
 
@@ -75,7 +75,7 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 def read_metrics(folder: str | Path) -> dict[str, Any]:
     """Read what test_with_viz.py measured of a run; nan stands for what could not be computed."""
     path = Path(folder) / "visualizations" / "metrics.json"
-    test = testing_command(folder)
+    test = command_to_test(folder)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; run: {test}")
     return null_to_nan(read_json(path, f"test the run again: {test}", REQUIRED_METRICS))

@@ -60,20 +60,20 @@ def find_checkpoint(text: str | Path, name: str) -> Path:
     raise FileNotFoundError(f"{folder} has no {name}.pt{_explain_missing(folder, name)}")
 
 
-def testing_command(folder: str | Path) -> str:
+def command_to_test(folder: str | Path) -> str:
     """Return the command that tests a run."""
     return script_command("test_with_viz.py", *flag("--experiment", folder))
 
 
-def training_command(name: str, *flags: str) -> str:
+def command_to_train(name: str, *flags: str) -> str:
     """Return the command that trains a run of this name."""
     return script_command("train_with_distortions.py", *flag("--experiment_name", name), *flags)
 
 
-def resuming_command(folder: Path) -> str:
+def command_to_resume(folder: Path) -> str:
     """Return the command that goes on with a run, from whichever folder it is to be given."""
     folder = folder.resolve()
-    command = training_command(folder.name, "--resume")
+    command = command_to_train(folder.name, "--resume")
     if folder.parent.name != EXPERIMENTS.name or folder.parent == EXPERIMENTS.resolve():
         return command
     script = PROJECTS_EXPERIMENTS.with_name("train_with_distortions.py")
@@ -225,7 +225,7 @@ def _suggestions(text):
     if not runs:
         name = Path(text).name
         name = "my_run" if _problem_of_name(name) or name in ("", "..") else name
-        return f"; no run was trained here yet, train one: {training_command(name)}"
+        return f"; no run was trained here yet, train one: {command_to_train(name)}"
     by_folded = {_folded(name): name for name in runs}
     close = difflib.get_close_matches(_folded(Path(text).name), by_folded, n=5, cutoff=0.5)
     names = list(dict.fromkeys([*(by_folded[name] for name in close), *runs]))
@@ -241,7 +241,7 @@ def _explain_missing(folder, name):
     if _is_locked(folder):
         return ": it is being trained, and its first checkpoint is not written yet; wait for it"
     if (folder / "config.json").is_file():
-        resume = resuming_command(folder)
+        resume = command_to_resume(folder)
         return f": its training ended before its first checkpoint; go on with it: {resume}"
     return f", and no other checkpoint: {_describe_contents(folder)}"
 

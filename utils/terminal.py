@@ -22,6 +22,7 @@ PLAIN_CHARACTERS = {
     "”": '"',
     "’": "'",
 }
+WINDOWS_OPERATORS = set("&|<>^(),;=")
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -68,8 +69,16 @@ def _to_plain(problem):
 def quote(*words: str | Path) -> str:
     """Join words to a command that can be pasted into the user's shell."""
     if os.name == "nt":
-        return subprocess.list2cmdline([str(word) for word in words])
+        return " ".join(_quote_for_windows(str(word)) for word in words)
     return " ".join(_quote_word(str(word)) for word in words)
+
+
+def _quote_for_windows(word):
+    """Quote a word for cmd.exe, which splits a command also at characters that programs do not."""
+    if WINDOWS_OPERATORS.intersection(word) and not {" ", "\t", '"'}.intersection(word):
+        backslashes = len(word) - len(word.rstrip("\\"))
+        return '"' + word + backslashes * "\\" + '"'  # doubled before a quotation mark
+    return subprocess.list2cmdline([word])
 
 
 def _quote_word(word):

@@ -27,7 +27,7 @@ from training import checkpointing, loop
 from utils import files
 from utils.checkpoint import load_checkpoint
 from utils.cli import run_script
-from utils.runs import training_command
+from utils.runs import command_to_train
 
 pytestmark = pytest.mark.slow
 
@@ -218,7 +218,7 @@ def test_a_full_disk_costs_one_epoch(halfway, monkeypatch, name):
 
     assert line == (
         f"error: experiments/halfway/{name}: No space left on device; once this is fixed: "
-        f"{training_command('halfway', '--resume')}"
+        f"{command_to_train('halfway', '--resume')}"
     )
     assert not list(halfway.glob("*.tmp"))
     assert load_checkpoint(halfway / "last.pt")["epoch"] == 1
@@ -369,7 +369,7 @@ def test_an_interrupted_fit_ends_at_once(halfway, foreground, monkeypatch, capsy
 
     assert end.value.code == 130
     assert time.perf_counter() - interrupted_at[0] < 2
-    command = training_command("halfway", "--resume")
+    command = command_to_train("halfway", "--resume")
     assert capsys.readouterr().err.splitlines()[-1] == f"interrupted; to go on: {command}"
 
 
@@ -382,7 +382,7 @@ def test_interrupted_in_its_first_epoch_a_run_is_resumed(tmp_path, monkeypatch, 
         train(Path("experiments/new"), *FLAGS)
 
     error = capsys.readouterr().err
-    assert error.endswith(f"{training_command('new', '--resume')}\n")
+    assert error.endswith(f"{command_to_train('new', '--resume')}\n")
 
 
 def test_a_run_that_has_not_begun_is_started_again(halfway, monkeypatch, capsys):

@@ -160,14 +160,14 @@ def test_the_code_that_makes_cifar10_subset_runs(tmp_path, monkeypatch):
     assert read_number(tmp_path / "settings" / "test", "3051") == 30000
 
 
-def test_the_documented_training_commands_are_found():
+def test_the_documented_command_to_trains_are_found():
     assert len(TRAINING_COMMANDS) == 4
 
 
 @pytest.mark.parametrize(
     "command", [*TRAINING_COMMANDS[:3], "train_with_distortions.py --experiment_name defaults"]
 )
-def test_a_documented_training_command_runs(tmp_path, command):
+def test_a_documented_command_to_train_runs(tmp_path, command):
     """Flags are as documented; the sizes that follow override them."""
     name = re.search(r"--experiment_name (\w+)", command)[1]
 

@@ -13,10 +13,10 @@ from utils.runs import (
     check_experiments_folder,
     check_new_name,
     check_plain_name,
+    command_to_resume,
     find_checkpoint,
     find_run,
     is_run,
-    resuming_command,
 )
 
 NFC = unicodedata.normalize("NFC", "é")
@@ -245,7 +245,7 @@ def test_what_a_test_alone_has_left_is_a_run(here):
 def test_going_on_elsewhere_changes_the_folder(here, tmp_path):
     run = make_run(tmp_path / "my project" / "experiments" / "base")
 
-    command = shlex.split(resuming_command(run))
+    command = shlex.split(command_to_resume(run))
 
     assert command[:3] == ["cd", str(tmp_path / "my project"), "&&"]
     assert command[-3:] == ["--experiment_name", "base", "--resume"]
