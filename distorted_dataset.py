@@ -27,6 +27,7 @@ from distortions.apply import apply_distortion, distort
 from distortions.effect import describe_ineffective, takes_effect
 from distortions.labels import Labels, draw_labels
 from distortions.registry import DISTORTION_TYPES, PRISTINE, select_types
+from distortions.sources_changed import stale_warning
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import UserError
 from utils.images import MIN_SIDE, to_nchw
@@ -247,6 +248,7 @@ def main(args: argparse.Namespace) -> None:
 
     from distortions.figures import example_rows, plot_distortion_examples
     from references.sources import largest_side, load_test_references, resolve_source
+    from utils.drawing import LONGEST_NAME, default_style, save_figure, shorten
 
     formats = FigureCanvasBase.get_supported_filetypes()
     if Path(args.output).suffix[1:].lower() not in formats:
@@ -256,8 +258,9 @@ def main(args: argparse.Namespace) -> None:
         )
     types = select_types(args.distortions)
     source, warning = resolve_source(args.references, args.data_root)
-    if warning:
-        print(f"warning: {warning}")
+    for problem in (warning, stale_warning()):
+        if problem:
+            print(f"warning: {problem}")
     side = args.image_size or largest_side(source, at_most=128)
     references, _ = load_test_references(
         source,
@@ -270,10 +273,11 @@ def main(args: argparse.Namespace) -> None:
     )
     reference = references.images[0].numpy()
     rows = example_rows(reference, types, args.seed)
-    subtitle = f"{references.source}, {side}×{side} pixels"
-    figure = plot_distortion_examples(reference, rows, subtitle)
+    subtitle = f"{shorten(references.source, LONGEST_NAME)}, {side}×{side} pixels"
+    with default_style():
+        figure = plot_distortion_examples(reference, rows, subtitle)
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.output, dpi=100, bbox_inches="tight")
+    save_figure(figure, args.output, bbox_inches="tight")
     print(
         f"{args.output}: {len(rows)} rows of {len(types)} distortions, "
         f"reference {references.names[0]}"

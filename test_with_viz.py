@@ -18,20 +18,25 @@ if __name__ == "__main__":
 import argparse
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distorted_dataset import DistortedImageDataset
-from distortions.registry import DISTORTIONS
+from distortions.registry import DISTORTIONS, missing_type_hint
+from distortions.sources_changed import stale_warning
 from evaluation.evaluate import held_out_dataset, measure, predict
 from evaluation.report import table
 from evaluation.results import read_log, write_predictions
 from models import Run, load_run
 from references.sources import BUILTIN, choose_test_part, resolve_source
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
-from utils.errors import UserError
-from utils.files import errors_name_file, write_json
+from utils.errors import Failed, UserError, describe_exception
+from utils.files import write_json
 from utils.runs import find_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -88,7 +93,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Test a run and write what was found."""
-    from evaluation.figures import draw_figures  # a slow import, not needed for --help
+    from evaluation.figures import list_figures  # a slow import, not needed for --help
 
     # ------------------------------------------------------------------------------------- load
     args.experiment = str(find_run(args.experiment, args.checkpoint))
@@ -106,18 +111,21 @@ def main(args: argparse.Namespace) -> None:
 
     # ------------------------------------------------------------------------------------ write
     folder = Path(args.experiment) / "visualizations"
+    metrics["figures"] = []
     with tempfile.TemporaryDirectory(prefix="test.", dir=args.experiment) as temporary:
         new = Path(temporary)
         write_predictions(new / "predictions.csv", dataset, predictions)
-        metrics["figures"] = []
-        for name, figure in draw_figures(dataset, predictions, metrics, log, args.skip_tsne):
-            path = new / f"{name}.png"
-            with errors_name_file(path):
-                figure.savefig(path, dpi=100)
-            metrics["figures"].append(path.name)
         write_json(new / "metrics.json", metrics)
-        replace_results(folder, new, ["predictions.csv", *metrics["figures"]])
+        replace_results(folder, new)
+    figures = list_figures(dataset, predictions, metrics, log, args.skip_tsne)
+    failures = write_figures(folder, metrics, figures)
     print_results(folder, metrics)
+    if failures:
+        reasons = [f"{name} ({describe_exception(failures[name])})" for name in failures]
+        raise Failed(
+            f"{len(failures)} of {len(figures)} figures failed: {', '.join(reasons)}; "
+            "the numbers and the other figures are whole"
+        ) from next(iter(failures.values()))
 
 
 def describe_test(args: argparse.Namespace, run: Run) -> dict[str, Any]:
@@ -159,7 +167,10 @@ def load_dataset(args: argparse.Namespace, run: Run, test: dict[str, Any]) -> Di
         if name not in DISTORTIONS:
             raise UserError(
                 f"{args.experiment} was trained on {name!r}, which distortions/ does not have"
+                f"{missing_type_hint(name)}"
             )
+    if warning := stale_warning():
+        print(f"warning: {warning}")
     dataset, _ = held_out_dataset(run, test, args.cache_dir)
     if line := dataset.describe_ineffective():
         print(line)
@@ -172,16 +183,41 @@ def load_dataset(args: argparse.Namespace, run: Run, test: dict[str, Any]) -> Di
     return dataset
 
 
-def replace_results(folder: Path, new: Path, names: list[str]) -> None:
-    """Put a test's files in the place of an earlier one's.
+def replace_results(folder: Path, new: Path) -> None:
+    """Put a test's numbers in the place of an earlier test's, whose figures are removed.
 
     metrics.json is removed first and put back last: where it is, the other files belong to it.
     """
     folder.mkdir(exist_ok=True)
     for old in (folder / "metrics.json", *folder.glob("*.png")):
         old.unlink(missing_ok=True)
-    for name in (*names, "metrics.json"):
+    for name in ("predictions.csv", "metrics.json"):
         os.replace(new / name, folder / name)
+
+
+def write_figures(
+    folder: Path, metrics: dict[str, Any], figures: dict[str, Callable[[], "Figure"]]
+) -> dict[str, Exception]:
+    """Draw each figure on its own, and return {name: the exception} of those that failed.
+
+    metrics.json lists the figures that are there, also after an interruption.
+    """
+    from evaluation.figures import draw
+
+    failures = {}
+    try:
+        for name, function in figures.items():
+            path = folder / f"{name}.png"
+            try:
+                draw(function, path)
+            except Exception as problem:
+                path.unlink(missing_ok=True)  # what a full disk has left of it
+                failures[name] = problem
+            else:
+                metrics["figures"].append(path.name)
+    finally:
+        write_json(folder / "metrics.json", metrics)
+    return failures
 
 
 def print_results(folder: Path, metrics: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ import torch
 
 from distorted_dataset import DistortedImageDataset
 from distortions.registry import select_types
+from distortions.sources_changed import stale_warning
 from models.inference import build
 from models.mixture import Mixture
 from models.quality_net import BACKBONES, STEMS, QualityNet
@@ -325,8 +326,9 @@ def load_data(
             data_seed=args.data_seed,
             cache_dir=args.cache_dir,
         )
-    if warning:
-        print(f"warning: {warning}")
+    for problem in (warning, stale_warning()):
+        if problem:
+            print(f"warning: {problem}")
     train = dataset_class(
         train_references,
         types,

@@ -39,6 +39,7 @@ from evaluation import plots
 from evaluation.results import read_metrics
 from references.sources import resolve_source
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
+from utils.drawing import default_style, save_figure
 from utils.images import MIN_SIDE
 
 # Flags of train_with_distortions.py that are set here, and the flag that sets each.
@@ -219,7 +220,9 @@ def write_results(args: argparse.Namespace, header: dict[str, Any], rows: Rows, 
         f"{metrics['images']} held-out images from {metrics['references']}"
     )
     figure = Path(args.output) / f"{args.name}.png"
-    plots.plot_ablations(list(rows), columns, subtitle).savefig(figure, dpi=100)
+    with default_style():
+        drawn = plots.plot_ablations(list(rows), columns, subtitle)
+    save_figure(drawn, figure)
     print(f"{tables}\n{figure}")
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from distortions.apply import apply_distortion
 from distortions.registry import DISTORTIONS, LEVELS, quality_of
+from utils.drawing import drawable, set_titles, shorten
 
 # Colours of the registered types in their order: the default eight, then those chosen by name.
 _TYPE_COLORS = (
@@ -58,7 +59,7 @@ def plot_distortion_examples(
     size = (1.75 * columns + 1.6, 1.95 * len(rows) + 0.8)
     figure = Figure(figsize=size, layout="constrained")
     title = "Each row gets worse to the right: every distortion, its levels, the quality left"
-    figure.suptitle(f"{title}\n{subtitle}")
+    set_titles(figure, title, subtitle)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     colors = type_colors(row.type for row in rows)
     for line, row in zip(axes, rows):
@@ -66,9 +67,9 @@ def plot_distortion_examples(
         for axis, image, level in zip(line[1:], row.images, LEVELS[1:]):
             quality = quality_of(row.type, level)
             show_image(axis, image, f"level {level:.1f}, quality {quality:.0f}")
-        label = row.type.replace("_", " ")
+        label = shorten(row.type.replace("_", " "))
         if row.direction:
-            label += f"\n({row.direction})"
+            label += f"\n({shorten(row.direction)})"
         line[0].set_ylabel(
             label,
             rotation=0,
@@ -84,7 +85,7 @@ def plot_distortion_examples(
 def plot_pair(reference: np.ndarray, image: np.ndarray, title: str) -> Figure:
     """Draw an image (H, W, 3) uint8 beside its reference."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(drawable(title))
     left, right = figure.subplots(1, 2)
     show_image(left, reference, "reference")
     show_image(right, image, "distorted")

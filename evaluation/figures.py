@@ -1,6 +1,8 @@
 """The figures that a test of a run draws."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,40 +12,53 @@ from distorted_dataset import DistortedImageDataset
 from distortions.registry import DISTORTIONS
 from evaluation import plots
 from models.inference import Predictions
+from utils.drawing import LONGEST_NAME, default_style, save_figure, shorten
 
 TSNE_IMAGES = 3000  # at most: t-SNE of more takes long and shows no more
 EXAMPLES = 8  # images in a row of the samples figure
 EXAMPLE_POOL = 40 * EXAMPLES  # images that the first row is chosen from
 
 
-def draw_figures(
+def list_figures(
     dataset: DistortedImageDataset,
     predictions: Predictions,
     metrics: dict[str, Any],
     log: list[dict[str, Any]],
     skip_tsne: bool = False,
-) -> Iterator[tuple[str, Figure]]:
-    """Yield (file name without ending, Figure), in the order in which they are best read.
+) -> dict[str, Callable[[], Figure]]:
+    """Return {file name without ending: what draws it}, in the order in which they are best read.
 
     metrics: what metrics.json holds. log: a dict for each epoch of training.
     """
-    images = f"{metrics['images']} held-out images from {metrics['references']}"
-    subtitle = f"{metrics['run']}, {images}"
-    yield from _quality_figures(dataset, predictions, metrics, subtitle)
-    yield from _cluster_figures(dataset, predictions, metrics, subtitle)
-    yield from _embedding_figures(dataset, predictions, metrics["run"], images, skip_tsne)
-    yield "samples", _samples_figure(dataset, predictions, subtitle)
+    run = shorten(metrics["run"], LONGEST_NAME)
+    references = shorten(metrics["references"], LONGEST_NAME)
+    images = f"{metrics['images']} held-out images from {references}"
+    subtitle = f"{run}, {images}"
+    figures = {
+        **_quality_figures(dataset, predictions, metrics, subtitle),
+        **_cluster_figures(dataset, predictions, metrics, subtitle),
+        **_embedding_figures(dataset, predictions, run, images, skip_tsne),
+        "samples": partial(_samples_figure, dataset, predictions, subtitle),
+    }
     if log:
-        source = f"{metrics['run']}, trained on {metrics['trained_on']}"
-        yield "training_curves", plots.plot_training_curves(log, source)
+        source = f"{run}, trained on {shorten(metrics['trained_on'], LONGEST_NAME)}"
+        figures["training_curves"] = partial(plots.plot_training_curves, log, source)
+    return figures
+
+
+def draw(function: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure and write it to a file."""
+    with default_style():
+        figure = function()
+    save_figure(figure, path)
 
 
 def _quality_figures(dataset, predictions, metrics, subtitle):
     labels = dataset.labels
     types = labels.main_type.numpy()
-    yield (
-        "predicted_vs_true",
-        plots.plot_predicted_vs_true(
+    figures = {
+        "predicted_vs_true": partial(
+            plots.plot_predicted_vs_true,
             true=labels.quality.double().numpy(),
             predicted=predictions.qualities,
             types=types,
@@ -51,24 +66,27 @@ def _quality_figures(dataset, predictions, metrics, subtitle):
             srcc=metrics["srcc"],
             interval=metrics["srcc_interval"],
             subtitle=subtitle,
-        ),
-    )
+        )
+    }
     by_type = metrics["by_type"]
     if by_type:
-        values = np.array([row["srcc"] for row in by_type.values()])
-        overall = metrics["without_pristine"]["srcc"]
-        yield "srcc_by_type", plots.plot_srcc_by_type(values, list(by_type), overall, subtitle)
-    yield (
-        "quality_vs_level",
-        plots.plot_quality_vs_level(
-            levels=labels.main_level.numpy(),
-            predicted=predictions.qualities,
-            types=types,
-            names=dataset.types,
-            worst=[DISTORTIONS[name].worst_quality for name in dataset.types],
+        figures["srcc_by_type"] = partial(
+            plots.plot_srcc_by_type,
+            values=np.array([row["srcc"] for row in by_type.values()], float),
+            names=list(by_type),
+            overall=metrics["without_pristine"]["srcc"],
             subtitle=subtitle,
-        ),
+        )
+    figures["quality_vs_level"] = partial(
+        plots.plot_quality_vs_level,
+        levels=labels.main_level.numpy(),
+        predicted=predictions.qualities,
+        types=types,
+        names=dataset.types,
+        worst=[DISTORTIONS[name].worst_quality for name in dataset.types],
+        subtitle=subtitle,
     )
+    return figures
 
 
 def _cluster_figures(dataset, predictions, metrics, subtitle):
@@ -78,13 +96,20 @@ def _cluster_figures(dataset, predictions, metrics, subtitle):
     counts = np.zeros((n_clusters, len(class_names)), int)
     np.add.at(counts, (clusters, dataset.labels.main_type.numpy()), 1)
     names = [f"{k}: {name}" for k, name in enumerate(metrics["clusters"]["names"])]
-    figure = plots.plot_cluster_distribution(counts, class_names, names, subtitle)
-    yield "cluster_distribution", figure
-    yield "cluster_by_type", plots.plot_cluster_by_type(counts, class_names, subtitle)
-    true = dataset.labels.quality.double().numpy()
-    qualities = predictions.qualities
-    figure = plots.plot_quality_by_cluster(true, qualities, clusters, n_clusters, subtitle)
-    yield "quality_by_cluster", figure
+    return {
+        "cluster_distribution": partial(
+            plots.plot_cluster_distribution, counts, class_names, names, subtitle
+        ),
+        "cluster_by_type": partial(plots.plot_cluster_by_type, counts, class_names, subtitle),
+        "quality_by_cluster": partial(
+            plots.plot_quality_by_cluster,
+            true=dataset.labels.quality.double().numpy(),
+            predicted=predictions.qualities,
+            clusters=clusters,
+            n_clusters=n_clusters,
+            subtitle=subtitle,
+        ),
+    }
 
 
 def _embedding_figures(dataset, predictions, run_name, images, skip_tsne):
@@ -108,10 +133,14 @@ def _embedding_figures(dataset, predictions, run_name, images, skip_tsne):
             axis_names=axis_names,
         )
 
-    if not skip_tsne:
-        yield "tsne", plot_sample(tsne(standardised[sample]), "t-SNE")
-    points, axis_names = pca(standardised)
-    yield "pca", plot_sample(points[sample], "PCA", axis_names)
+    def plot_tsne():
+        return plot_sample(tsne(standardised[sample]), "t-SNE")
+
+    def plot_pca():
+        points, axis_names = pca(standardised)
+        return plot_sample(points[sample], "PCA", axis_names)
+
+    return {"pca": plot_pca} if skip_tsne else {"tsne": plot_tsne, "pca": plot_pca}
 
 
 def tsne(standardised: np.ndarray) -> np.ndarray:
@@ -159,6 +188,6 @@ def _samples_figure(dataset, predictions, subtitle):
         images[i] = item.image.permute(1, 2, 0).numpy()
         level = f" {item.level:.2f}" if item.level > 0 else ""
         scores = f"predicted {predictions.qualities[i]:.0f}, true {true[i]:.0f}"
-        name = item.type.replace("_", " ")
+        name = shorten(item.type.replace("_", " "), 20)
         captions[i] = f"{name}{level}\n{scores}\ncluster {predictions.clusters[i]}"
     return plots.plot_samples(images, captions, rows, subtitle)

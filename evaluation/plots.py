@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from distortions.figures import show_image, type_colors
+from utils.drawing import set_titles, shorten
 
 _CLUSTER_COLORS = (
     "#4e79a7 #f28e2b #e15759 #76b7b2 #59a14f #edc948 #b07aa1 #ff9da7 #9c755f "
@@ -30,7 +31,7 @@ def plot_predicted_vs_true(
     subtitle: str,
 ) -> Figure:
     """Draw predicted against true quality (N,), a dot for each image."""
-    figure = Figure(figsize=(7.4, 6), layout="constrained")
+    figure = Figure(figsize=(8.2, 6), layout="constrained")
     axis = figure.subplots()
     axis.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle="--", label="perfect")
     colors = type_colors(class_names)
@@ -45,7 +46,7 @@ def plot_predicted_vs_true(
     )
     low, high = interval
     title = f"Predicted against true quality: SRCC {srcc:.3f} [{low:.3f}, {high:.3f}]"
-    _set_title(axis, title, subtitle)
+    set_titles(figure, title, subtitle)
     _add_type_legend(figure, class_names)
     return figure
 
@@ -59,7 +60,9 @@ def plot_srcc_by_type(
     order = np.argsort(np.nan_to_num(values, nan=-1))
     ordered_names = [names[i] for i in order]
     colors = type_colors(names)
-    bars = axis.barh(ordered_names, values[order], color=[colors[name] for name in ordered_names])
+    bar_colors = [colors[name] for name in ordered_names]
+    bars = axis.barh(range(len(order)), values[order], color=bar_colors)
+    axis.set_yticks(range(len(order)), [shorten(name) for name in ordered_names])
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     axis.bar_label(bars, fmt="%.2f", padding=3, bbox=box, zorder=3)
     axis.axvline(
@@ -74,7 +77,7 @@ def plot_srcc_by_type(
         xlabel="SRCC inside the type (1 orders every level)",
     )
     axis.legend(loc="lower right")
-    _set_title(axis, "Which distortions' levels are told apart", subtitle)
+    set_titles(figure, "Which distortions' levels are told apart", subtitle)
     return figure
 
 
@@ -97,7 +100,7 @@ def plot_quality_vs_level(
         "Does predicted quality fall with the level? "
         "Dashed is true, the band holds the middle 80 % of images"
     )
-    _set_suptitle(figure, title, subtitle)
+    set_titles(figure, title, subtitle)
     edges = np.linspace(levels[levels > 0].min(initial=0.2), 1, 9)
     colors = type_colors(names)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -105,7 +108,7 @@ def plot_quality_vs_level(
         inside = types == i
         axis.plot([0, 1], [100, worst[i]], color="black", linestyle="--", linewidth=1)
         _draw_band(axis, levels[inside], predicted[inside], edges, colors[name])
-        axis.set(title=name, xlim=(0, 1.02), ylim=(0, 102))
+        axis.set(title=shorten(name), xlim=(0, 1.02), ylim=(0, 102))
     for axis in axes[len(names) :]:
         axis.axis("off")
     figure.supxlabel("level")
@@ -133,17 +136,17 @@ def plot_cluster_distribution(
     counts: np.ndarray, class_names: Sequence[str], cluster_labels: Sequence[str], subtitle: str
 ) -> Figure:
     """Draw what is in each cluster: images stacked by type. counts: (K, T) int."""
-    figure = Figure(figsize=(11, 0.62 * len(counts) + 2.2), layout="constrained")
+    figure = Figure(figsize=(11.5, 0.62 * len(counts) + 2.2), layout="constrained")
     axis = figure.subplots()
     colors = type_colors(class_names)
     left = np.zeros(len(counts))
     for t, name in enumerate(class_names):
-        axis.barh(range(len(counts)), counts[:, t], left=left, color=colors[name], label=name)
+        axis.barh(range(len(counts)), counts[:, t], left=left, color=colors[name])
         left += counts[:, t]
-    axis.set_yticks(range(len(counts)), [textwrap.fill(label, 40) for label in cluster_labels])
+    axis.set_yticks(range(len(counts)), [_wrap(label, 28) for label in cluster_labels])
     axis.invert_yaxis()
     axis.set_xlabel("images")
-    _set_title(axis, "What is wrong with the images of each cluster", subtitle)
+    set_titles(figure, "What is wrong with the images of each cluster", subtitle)
     _add_type_legend(figure, class_names)
     return figure
 
@@ -154,18 +157,18 @@ def plot_cluster_by_type(counts: np.ndarray, class_names: Sequence[str], subtitl
     counts: (K, T) int.
     """
     shares = 100 * counts / np.maximum(1, counts.sum(0))
-    size = (len(class_names) + 2.2, 0.55 * len(counts) + 2.4)
+    size = (max(5.5, len(class_names) + 2.2), 0.55 * len(counts) + 2.4)
     figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    labels = [name.replace("_", "\n") for name in class_names]
+    labels = [_wrap(name.replace("_", " "), 12) for name in class_names]
     axis.set_xticks(range(len(class_names)), labels, fontsize=9)
     axis.set_yticks(range(len(counts)), [f"cluster {k}" for k in range(len(counts))])
     for k, t in np.ndindex(*counts.shape):
         color = "white" if shares[k, t] > 55 else "black"
         axis.text(t, k, f"{shares[k, t]:.0f}", ha="center", va="center", color=color)
     figure.colorbar(image, label="% of the type's images")
-    _set_title(axis, "Where the images of each type go", subtitle)
+    set_titles(figure, "Where the images of each type go", subtitle)
     return figure
 
 
@@ -184,7 +187,7 @@ def plot_quality_by_cluster(
     axis.set_xticks(range(n_clusters), labels)
     axis.set(xlabel="cluster (images)", ylabel="quality", ylim=(0, 102))
     axis.legend(loc="lower left")
-    _set_title(axis, "Quality inside each cluster", subtitle)
+    set_titles(figure, "Quality inside each cluster", subtitle)
     return figure
 
 
@@ -219,13 +222,13 @@ def plot_embedding(
     """Draw a plane of embeddings (N, 2) three times: coloured by type, cluster and true quality."""
     figure = Figure(figsize=(16, 6.2), layout="constrained")
     title = f"{method} of the embeddings: neighbours look alike to the network"
-    _set_suptitle(figure, title, subtitle)
+    set_titles(figure, title, subtitle)
     by_type, by_cluster, by_quality = figure.subplots(1, 3)
     dots: dict[str, Any] = {"s": 7, "alpha": 0.7, "linewidths": 0}
     below: dict[str, Any] = {
         "loc": "upper center",
         "bbox_to_anchor": (0.5, -0.06),
-        "ncol": 4,
+        "ncol": 4 if max(map(len, class_names)) < 20 else 2,
         "fontsize": 8,
         "frameon": False,
     }
@@ -257,14 +260,14 @@ def plot_samples(
     columns = max(len(indices) for indices in rows.values())
     size = (1.95 * columns + 1.2, 2.75 * len(rows) + 0.8)
     figure = Figure(figsize=size, layout="constrained")
-    _set_suptitle(figure, "Held-out images: what the network says, and what is true", subtitle)
+    set_titles(figure, "Held-out images: what the network says, and what is true", subtitle)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (label, indices) in zip(axes, rows.items()):
         for axis in line[len(indices) :]:
             axis.axis("off")
         for axis, i in zip(line, indices):
             show_image(axis, images[i], captions[i])
-        line[0].set_ylabel(label, fontsize=11)
+        line[0].set_ylabel(shorten(label), fontsize=11)
     return figure
 
 
@@ -274,7 +277,7 @@ def plot_training_curves(log: Sequence[Mapping[str, Any]], subtitle: str) -> Fig
     log: a dict for each epoch.
     """
     figure = Figure(figsize=(15, 4.4), layout="constrained")
-    _set_suptitle(figure, "Training: a dotted line is a refit of the mixture", subtitle)
+    set_titles(figure, "Training: a dotted line is a refit of the mixture", subtitle)
     losses, scores, groups = figure.subplots(1, 3)
     _draw_curves(losses, log, ("quality_loss", "cluster_loss", "type_loss"))
     _draw_curves(scores, log, ("srcc", "plcc"))
@@ -313,7 +316,7 @@ def plot_ablations(
     size = (3.2 * len(columns) + 2.6, 0.32 * len(names) + 1.6)
     figure = Figure(figsize=size, layout="constrained")
     title = "What each part of the recipe is worth: a dot for each seed, a bar for their mean"
-    _set_suptitle(figure, title, subtitle)
+    set_titles(figure, title, subtitle)
     axes = np.atleast_1d(figure.subplots(1, len(columns), sharey=True))
     for axis, (measure, rows) in zip(axes, columns.items()):
         for place, values in enumerate(rows):
@@ -321,7 +324,7 @@ def plot_ablations(
             axis.plot(values, height, "o", color=_PREDICTED_COLOR, alpha=0.6, markersize=5)
             mean = np.mean(values)
             axis.plot(mean, place, "|", color=_MEAN_COLOR, markersize=14, markeredgewidth=2)
-        axis.set_yticks(range(len(names)), names)
+        axis.set_yticks(range(len(names)), [shorten(name, 40) for name in names])
         axis.set_title(measure, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
         axis.locator_params(axis="x", nbins=6)
@@ -329,21 +332,11 @@ def plot_ablations(
     return figure
 
 
-def _set_title(axis, title, subtitle):
-    axis.set_title(f"{title}\n", fontsize=12)
-    axis.text(
-        0.5, 1.015, subtitle, transform=axis.transAxes, ha="center", fontsize=8.5, color="#555555"
-    )
-
-
-def _set_suptitle(figure, title, subtitle):
-    figure.suptitle(f"{title}\n{subtitle}", fontsize=12)
-
-
 def _legend_dots(names, colors):
     handles = []
     for name, color in zip(names, colors):
-        dot = Line2D([], [], marker="o", linestyle="", color=color, label=name, markersize=6)
+        dot = Line2D([], [], marker="o", linestyle="", color=color, markersize=6)
+        dot.set_label(shorten(name))
         handles.append(dot)
     return handles
 
@@ -352,3 +345,9 @@ def _add_type_legend(figure, class_names):
     colors = type_colors(class_names)
     handles = _legend_dots(class_names, [colors[name] for name in class_names])
     figure.legend(handles=handles, loc="outside right center", fontsize=9)
+
+
+def _wrap(text, length):
+    """Return text in at most three lines of about this length."""
+    lines = [shorten(line, length) for line in textwrap.wrap(text, length) or [""]]
+    return "\n".join(lines[:3])

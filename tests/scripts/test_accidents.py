@@ -27,6 +27,7 @@ from training import checkpointing, loop
 from utils import files
 from utils.checkpoint import load_checkpoint
 from utils.cli import run_script
+from utils.errors import UserError
 from utils.runs import command_to_train
 
 pytestmark = pytest.mark.slow
@@ -484,20 +485,71 @@ def test_damaged_metrics_are_one_line(tmp_path, script, flag, content, message):
         script.main(script.parse_args([*flag, str(tmp_path)]))
 
 
-def test_a_test_that_fails_keeps_the_results_before(finished, monkeypatch):
-    """Here it fails in writing a figure, on a full disk."""
-    flags = f"--experiment {finished} --test_samples 4 --skip_tsne --device cpu".split()
-    drawn = [("small", Figure())]
-    monkeypatch.setattr("evaluation.figures.draw_figures", lambda *args: drawn)
+def draw_small():
+    return Figure()
+
+
+def fail_to_draw():
+    raise ZeroDivisionError("no image of this type")
+
+
+def test_the_run(folder, monkeypatch, figures):
+    """Test a run with these figures, {name: what draws it}."""
+    flags = f"--experiment {folder} --test_samples 4 --skip_tsne --device cpu".split()
+    monkeypatch.setattr("evaluation.figures.list_figures", lambda *args: figures)
     run_script(test_with_viz.main, lambda: test_with_viz.parse_args(flags))
+
+
+test_the_run.__test__ = False
+
+
+def test_a_test_that_fails_before_its_end_keeps_the_results_before(finished, monkeypatch):
+    test_the_run(finished, monkeypatch, {"small": draw_small})
     before = contents_of(finished)
     assert finished / "visualizations/small.png" in before
 
-    drawn.append(("full", Figure()))
-    problem = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(drawn[1][1], "savefig", raising(problem))
-    expected = r"full.png: No space left on device; once this is fixed: give the same"
-    with pytest.raises(SystemExit, match=expected):
-        run_script(test_with_viz.main, lambda: test_with_viz.parse_args(flags))
+    monkeypatch.setattr(test_with_viz, "measure", raising(UserError("no measure")))
+    with pytest.raises(SystemExit, match="no measure"):
+        test_the_run(finished, monkeypatch, {"small": draw_small})
 
     assert contents_of(finished) == before
+
+
+def test_a_figure_that_fails_costs_no_number_and_no_other_figure(finished, monkeypatch, capsys):
+    test_the_run(finished, monkeypatch, {"old": draw_small})
+    figures = {"first": draw_small, "broken": fail_to_draw, "last": draw_small}
+
+    with pytest.raises(SystemExit) as end:
+        test_the_run(finished, monkeypatch, figures)
+
+    message = "1 of 3 figures failed: broken (ZeroDivisionError: no image of this type)"
+    assert message in end.value.code
+    assert "its traceback is in " in end.value.code
+    folder = finished / "visualizations"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["figures"] == ["first.png", "last.png"]
+    assert sorted(path.name for path in folder.glob("*.png")) == ["first.png", "last.png"]
+    assert (folder / "predictions.csv").exists()
+    assert "SRCC" in capsys.readouterr().out
+
+
+def test_a_full_disk_costs_its_figure_alone(finished, monkeypatch):
+    figure = Figure()
+    problem = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(figure, "savefig", raising(problem))
+
+    with pytest.raises(SystemExit, match="full .OSError: .* No space left on device: '.*full.png"):
+        test_the_run(finished, monkeypatch, {"full": lambda: figure, "other": draw_small})
+
+    assert (finished / "visualizations" / "other.png").exists()
+
+
+def test_figures_that_an_interruption_left_are_listed(finished, monkeypatch):
+    figures = {"first": draw_small, "slow": raising(KeyboardInterrupt()), "last": draw_small}
+
+    with pytest.raises(SystemExit) as end:
+        test_the_run(finished, monkeypatch, figures)
+
+    assert end.value.code == 130
+    metrics = json.loads((finished / "visualizations" / "metrics.json").read_text())
+    assert metrics["figures"] == ["first.png"]
