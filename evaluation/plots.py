@@ -73,7 +73,7 @@ def plot_srcc_by_type(
         label=f"all distorted images: {overall:.2f}",
     )
     axis.set(
-        xlim=(min(0, np.nanmin(values) - 0.1), 1.08),
+        xlim=(min(0, np.nanmin(values) - 0.2), 1.08),
         xlabel="SRCC inside the type (1 orders every level)",
     )
     axis.legend(loc="lower right")
