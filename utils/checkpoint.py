@@ -46,7 +46,10 @@ def save_checkpoint(
         checked = _ChecksumFile(file)
         try:
             torch.save({"format": FORMAT, **state}, checked)
-        except RuntimeError as problem:  # torch raises it in place of a failing disk's error
+        except RuntimeError as problem:
+            # torch raises it in place of a failing disk's error, and of Ctrl-C in a write.
+            if isinstance(problem.__context__, KeyboardInterrupt):
+                raise problem.__context__ from None
             raise checked.problem or problem from None
         file.write(_crc_bytes(checked.crc))
 

@@ -1,6 +1,7 @@
 """Files of tensors: whole or refused, whatever happened to them, and those of format 3."""
 
 import io
+import itertools
 import os
 import pickle
 import zlib
@@ -32,6 +33,24 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert loaded["config"] == config
     assert loaded["epoch"] == 3
     assert loaded["format"] == FORMAT
+
+
+def test_an_interrupted_write_is_an_interruption(tmp_path, monkeypatch):
+    """Torch raises a RuntimeError in its place."""
+    calls = itertools.count()
+    own_crc32 = zlib.crc32
+
+    def interrupt(*args):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return own_crc32(*args)
+
+    monkeypatch.setattr("utils.checkpoint.zlib.crc32", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "c.pt", {"model": {"w": torch.randn(300, 400)}})
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_loads_with_weights_only(tmp_path):
