@@ -79,7 +79,7 @@ def classical(folder: str | Path, images: int) -> dict[str, dict[str, Any]]:
     path = Path(folder) / "visualizations" / "classical.json"
     about = {"digest": metrics["digest"], "images": images}
     if path.is_file():
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_bytes())
         if found["about"] == about:
             return found["rows"]
     run = load_run(folder, metrics["checkpoint"])

@@ -95,7 +95,7 @@ def is_done(args: argparse.Namespace, name: str, seed: int) -> bool:
         return False
     wanted = describe(args, name, seed)
     description = folder / "ablation.json"
-    if not description.is_file() or json.loads(description.read_text()) != wanted:
+    if not description.is_file() or json.loads(description.read_bytes()) != wanted:
         raise UserError(
             f"{folder} was trained with other flags, or by another script or version; "
             "give another --name, or remove it"

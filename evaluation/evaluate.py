@@ -13,6 +13,7 @@ from evaluation.clusters import cluster_measures, cluster_names
 from evaluation.metrics import bootstrap_intervals, quality_measures, rmse, srcc
 from models.inference import Predictions, Run
 from references.sources import load_test_references
+from utils.terminal import readable
 
 BATCH_SIZE = 256
 
@@ -93,7 +94,7 @@ def measure(
         return _with_intervals(true[chosen], predictions.qualities[chosen], photographs[chosen])
 
     return {
-        "run": Path(experiment).resolve().name,
+        "run": readable(Path(experiment).resolve().name),
         "checkpoint": checkpoint,
         "epoch": run.epoch + 1,
         "seed": run.config["seed"],

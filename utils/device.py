@@ -55,7 +55,7 @@ def describe_machine(device: torch.device | str) -> dict[str, Any]:
 def _processor_name():
     """Return the processor's name, where the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     for line in lines:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()

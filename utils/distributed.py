@@ -55,7 +55,8 @@ def init_distributed(device: torch.device) -> torch.device:
     dist.init_process_group(backend, timeout=TIMEOUT)
     atexit.register(dist.destroy_process_group)
     if not is_main_process():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  it stays open until the process ends
+        # It stays open until the process ends.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         # The main process reports an interruption. A Python handler would wait for a sum to end.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

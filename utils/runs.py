@@ -141,7 +141,8 @@ def _problem_of_name(name):
         if character in _RESERVED_CHARACTERS:
             return f"has a {character}, which Windows and Google Drive do not take; leave it out"
     # Where the locale is not UTF-8, Python has other characters for the bytes that were typed.
-    if not os.fsencode(name).decode("utf-8", "surrogateescape").isprintable():
+    spelled = name.encode("utf-8", "surrogateescape")
+    if not spelled.decode("utf-8", "surrogateescape").isprintable():
         return "has a character that cannot be shown; leave it out"
     if name != name.strip() or name.endswith("."):
         return "begins or ends with a space or ends with a dot, which Windows drops; leave it out"
@@ -149,7 +150,7 @@ def _problem_of_name(name):
     is_port = len(stem) == 4 and stem[:3] in ("com", "lpt") and stem[3].isdigit()
     if stem in _DEVICES or is_port:
         return "is the name of a device on Windows; give another"
-    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+    if len(spelled) > MAX_NAME_BYTES:
         return f"has more than {MAX_NAME_BYTES} bytes; give a shorter one"
     return None
 

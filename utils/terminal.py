@@ -83,22 +83,40 @@ def _quote_for_windows(word):
 
 def _quote_word(word):
     """Quote a word for a POSIX shell; one that no terminal can show is written with escapes."""
-    if word.isprintable():
+    if word.isprintable() and _is_encodable(word):
         return shlex.quote(word)
     shown = []
     for character in word:
         if character in "\\'":
             shown.append("\\" + character)
-        elif character.isprintable():
+        elif character.isprintable() and _is_encodable(character):
             shown.append(character)
         else:
             shown.extend(f"\\x{byte:02x}" for byte in os.fsencode(character))
     return f"$'{''.join(shown)}'"
 
 
+def readable(name: str) -> str:
+    """Return a file's name as text that every library takes.
+
+    Where the locale is not UTF-8, and where a name is not, Python has surrogates for its bytes.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def flag(name: str, value: str | Path) -> list[str]:
     """Return the words of a flag and its value, which may begin with a dash."""
     return [f"{name}={value}"] if str(value).startswith("-") else [name, str(value)]
+
+
+def _is_encodable(text):
+    """Tell whether stdout and stderr print a text as it is."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            text.encode(getattr(stream, "encoding", None) or "utf-8")
+        except (UnicodeEncodeError, LookupError):
+            return False
+    return True
 
 
 def script_command(script: str, *flags: str | Path) -> str:

@@ -181,7 +181,8 @@ def test_a_closed_terminal_ends_like_an_open_one(monkeypatch):
     assert end.value.code == 130
 
 
-def test_a_library_that_is_missing_late_is_no_defect():
+def test_a_library_that_is_missing_late_is_no_defect(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # for the traceback
     problem = ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
     with pytest.raises(SystemExit, match="install what requirements.txt lists: pip install -r"):

@@ -1,5 +1,6 @@
 """Commands that can be pasted, and output that every stream takes."""
 
+import ast
 import io
 import shlex
 import shutil
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.test_layering import python_files
 from utils import terminal
 from utils.runs import command_to_test, command_to_train
-from utils.terminal import accept_any_encoding, flag, quote, script_command
+from utils.terminal import accept_any_encoding, flag, quote, readable, script_command
 
 # What an argument of a program may hold: every character but the null, and bytes that are no UTF-8.
 CHARACTERS = st.one_of(
@@ -43,6 +45,21 @@ def test_bash_reads_the_words_back(words):
     assert output.decode("utf-8", "surrogateescape").split("\0")[:-1] == words
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_reads_back_what_an_old_terminal_shows(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    words = ["图像 1", "ƒé", "it's – 2", "→"]
+
+    quoted = quote(*words)
+
+    assert "é" in quoted
+    quoted.encode("cp1252")
+    output = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {quoted}"], capture_output=True, check=True
+    ).stdout
+    assert output.decode().split("\0")[:-1] == words
+
+
 @given(words=WORDS)
 def test_a_command_is_one_line(words):
     assert len(quote(*words).splitlines()) == 1
@@ -69,6 +86,37 @@ def test_words_are_quoted_for_windows(word, expected):
 def test_a_value_with_a_dash_is_no_flag():
     assert flag("--experiment_name", "base") == ["--experiment_name", "base"]
     assert flag("--experiment_name", "-x") == ["--experiment_name=-x"]
+
+
+def test_no_text_is_read_or_written_in_the_locales_encoding():
+    """A JSON file that one machine wrote, another can read."""
+    found = []
+    for file in python_files(terminal._PROJECT):
+        if file.relative_to(terminal._PROJECT).parts[0] == "tests":
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and is_text_without_encoding(node):
+                found.append(f"{file.name}:{node.lineno} {ast.unparse(node)}")
+
+    assert found == []
+
+
+def is_text_without_encoding(call):
+    """Tell whether a call reads or writes text, and does not say in which encoding."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    modes = [ast.unparse(argument).strip("'") for argument in call.args[1:]]
+    is_binary = any("b" in mode and len(mode) < 4 for mode in modes)
+    is_lock = "'lock'" in ast.unparse(call)  # nothing is written into it
+    is_opened = ast.unparse(call.func) == "open" and not is_binary and not is_lock
+    has_encoding = any(keyword.arg == "encoding" for keyword in call.keywords)
+    return not has_encoding and (is_opened or name in ("read_text", "write_text"))
+
+
+@pytest.mark.parametrize(
+    "name, expected", (("é 图", "é 图"), ("caf\udce9", r"caf\xe9"), ("\udcc3\udca9", "é"))
+)
+def test_a_name_is_made_readable(name, expected):
+    assert readable(name) == expected
 
 
 def test_a_script_is_named_from_everywhere(tmp_path, monkeypatch):
