@@ -140,7 +140,7 @@ def _check_level(level):
     if not is_number(number):
         raise UserError(f"level {level!r}: expected a number in 0–1")
     if not 0 <= number <= 1:
-        raise UserError(f"level {number} is outside 0–1")
+        raise UserError(f"level {number}: expected a number in 0–1")
     return float(number)
 
 

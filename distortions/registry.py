@@ -215,7 +215,9 @@ def select_types(names: str) -> tuple[str, ...]:
     types = tuple(name.strip() for name in names.split(","))
     for name in types:
         if not name:
-            raise UserError(f"--distortions: a name is missing in {names!r}")
+            raise UserError(
+                f"--distortions: a name is missing in {names!r}; put one between two commas"
+            )
         if name in ("default", "all"):
             raise UserError(
                 f"--distortions {names}: {name!r} stands alone; name every distortion that you want"
@@ -223,7 +225,7 @@ def select_types(names: str) -> tuple[str, ...]:
         if name not in DISTORTIONS:
             raise UserError(f"--distortions: {unknown_type(name)}")
     if len(set(types)) != len(types):
-        raise UserError(f"--distortions: a distortion is named twice in {names!r}")
+        raise UserError(f"--distortions: a distortion is named twice in {names!r}; give each once")
     return types
 
 

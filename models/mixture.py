@@ -92,7 +92,8 @@ class Mixture(nn.Module):
         k = len(self.weights)
         if len(embeddings) < k:
             raise UserError(
-                f"--n_clusters {k} needs at least {k} training images, got {len(embeddings)}"
+                f"--n_clusters {k} needs at least {k} training images, got {len(embeddings)}; "
+                "lower it, or train on more"
             )
         before = self.assign(embeddings) if self.fitted else None
         self.ood_threshold.fill_(math.nan)  # it was another mixture's

@@ -118,7 +118,7 @@ def check_sizes(config: dict[str, Any], train_images: int, val_images: int) -> N
     if n_clusters != "auto" and fitted_images < n_clusters:
         raise UserError(
             f"--n_clusters {n_clusters} needs at least {n_clusters} training images, "
-            f"got {fitted_images}"
+            f"got {fitted_images}; lower it, or train on more"
         )
     if config["batch_size"] % processes:
         raise UserError(

@@ -1,8 +1,5 @@
 """Define the exceptions that scripts print as one line instead of a traceback."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class UserError(ValueError):
     """Reports a mistake in the user's input.
@@ -20,17 +17,6 @@ class Failed(UserError):
 
     It is raised `from` that exception. A script keeps its traceback in a file.
     """
-
-
-@contextmanager
-def last_resort(name: str) -> Iterator[None]:
-    """Raise Failed, with this name in its message, for any exception that nobody foresaw."""
-    try:
-        yield
-    except (UserError, OSError):
-        raise
-    except Exception as problem:
-        raise Failed(f"{name} failed: {describe_exception(problem)}") from problem
 
 
 def describe_exception(problem: BaseException) -> str:

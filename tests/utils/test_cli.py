@@ -11,7 +11,7 @@ import pytest
 
 from utils import cli
 from utils.cli import HelpFormatter, float_in_range, int_in_range, int_or_auto, run_script
-from utils.errors import UserError, last_resort
+from utils.errors import Failed, UserError
 
 ENDING_SIGNALS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
@@ -97,10 +97,12 @@ def test_debug_shows_the_traceback(capsys):
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_what_the_last_resort_caught_names_its_place():
+def test_what_failed_in_a_users_code_has_its_traceback_in_a_file():
     def main(args):
-        with last_resort("the distortion fog"):
+        try:
             {}["haze"]
+        except KeyError as problem:
+            raise Failed("the distortion fog failed: KeyError: 'haze'") from problem
 
     with pytest.raises(SystemExit, match="error: the distortion fog failed: KeyError: 'haze'; its"):
         run_script(main, lambda: None)
