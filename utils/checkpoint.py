@@ -51,20 +51,29 @@ def save_checkpoint(
             if isinstance(problem.__context__, KeyboardInterrupt):
                 raise problem.__context__ from None
             raise checked.problem or problem from None
+        finally:
+            checked.is_over = True
         file.write(_crc_bytes(checked.crc))
 
     write_atomically(path, write, previous)
 
 
 class _ChecksumFile:
-    """A file whose CRC-32 is computed as it is written. `problem` is the OSError of a write."""
+    """A file whose CRC-32 is computed as it is written. `problem` is the OSError of a write.
+
+    Once it is over, writes do nothing: torch's writer may outlive an interruption, and an exception
+    in its last write would abort the process.
+    """
 
     def __init__(self, file):
         self.file = file
         self.crc = 0
         self.problem: OSError | None = None
+        self.is_over = False
 
     def write(self, data):
+        if self.is_over:
+            return len(data)
         self.crc = zlib.crc32(data, self.crc)
         try:
             return self.file.write(data)
@@ -73,7 +82,8 @@ class _ChecksumFile:
             raise
 
     def flush(self):
-        self.file.flush()
+        if not self.is_over:
+            self.file.flush()
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -4,12 +4,15 @@ import io
 import itertools
 import os
 import pickle
+import signal
+import time
 import zlib
 from dataclasses import asdict
 
 import pytest
 import torch
 
+from tests.helpers import preloaded_context
 from training.config import Recipe
 from utils.checkpoint import (
     FORMAT,
@@ -281,3 +284,31 @@ def test_a_recipe_of_an_earlier_version_is_completed(tmp_path):
 
     assert recipe["flip"] is False
     assert recipe["optimizer"] == "muon"
+
+
+def interrupt_writes(folder):
+    """Write a checkpoint many times, and interrupt it by a signal at another moment each time."""
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    state = {"model": {str(i): torch.zeros(300 * i) for i in range(40)}}
+    started = time.perf_counter()
+    save_checkpoint(folder / "c.pt", state)
+    duration = time.perf_counter() - started
+    for share in range(1, 60):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, duration * share / 60)
+            save_checkpoint(folder / "c.pt", state)
+            time.sleep(duration)
+        except KeyboardInterrupt:
+            pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timers")
+def test_an_interruption_never_aborts_the_process(tmp_path):
+    """Torch's writer may outlive an interruption, and writes into the closed file then."""
+    child = preloaded_context().Process(target=interrupt_writes, args=(tmp_path,))
+
+    child.start()
+    child.join()
+
+    assert child.exitcode == 0
+    load_checkpoint(tmp_path / "c.pt")
