@@ -108,7 +108,7 @@ def apply_distortion(
     image: a PIL image, or uint8 values (H, W, 3) as an array or a tensor, with sides of 8 pixels
     or more. level: in [0, 1]. direction: −1 or +1 for types that have two; None draws it. seed: of
     the random numbers. Returns the image, in the kind that came, and its quality, 0–100, higher is
-    better. Raises ValueError for anything else.
+    better; it is 100 where no pixel changes. Raises ValueError for anything else.
     """
     if not isinstance(distortion_type, str) or distortion_type not in DISTORTIONS:
         raise UserError(unknown_type(distortion_type))
@@ -126,6 +126,8 @@ def apply_distortion(
         keys=key,
     )
     quality = float(quality_of(distortion_type, level))
+    if np.array_equal(output[0].numpy(), pixels):
+        quality = 100.0  # such as the saturation of a grey image
     if isinstance(image, torch.Tensor):
         return output[0].to(image.device), quality
     distorted = output[0].numpy()

@@ -146,3 +146,13 @@ def test_a_tensor_gives_a_tensor():
     assert torch.is_tensor(output)
     assert output.unique().tolist() == [187]
     assert image.unique().tolist() == [100]
+
+
+@pytest.mark.parametrize("value", (0, 128, 255))
+def test_an_image_that_does_not_change_keeps_its_quality(value):
+    flat = np.full((16, 16, 3), value, np.uint8)
+
+    distorted, quality = apply_distortion(flat, "gaussian_blur", 1.0)
+
+    assert np.array_equal(distorted, flat)
+    assert quality == 100
