@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -55,7 +56,7 @@ def default_style() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: Figure, path: str | Path, **options) -> None:
+def save_figure(figure: Figure, path: str | Path, **options: Any) -> None:
     """Write a figure to a file of the kind that its name ends in. options: of Figure.savefig."""
     with default_style(), errors_name_file(path):
         figure.savefig(path, **{"dpi": 100, **options})
