@@ -99,7 +99,7 @@ def read_image(path: str | Path, side: int) -> tuple[np.ndarray | None, str | No
             with open_image(path) as image:
                 return fit(to_rgb(image), side), None
     except FORESEEN as problem:
-        return None, one_line(problem)
+        return None, getattr(problem, "strerror", None) or one_line(problem)
     except UNREADABLE as problem:
         return None, describe_exception(problem)
 

@@ -5,8 +5,6 @@ training images, images for testing from its test images, and all crops of one p
 the same split. Which references are taken depends on seeds alone.
 """
 
-import math
-import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -23,7 +21,8 @@ from tqdm import tqdm
 from references.folders import held_out_split, list_files, part_of
 from references.packed import PackedFolder, PackedImages, pack, pixel_digest
 from references.photos import PHOTOS, SMALLEST_PHOTO, photo_crops
-from references.reading import UNREADABLE, fit, open_image, read_image, unsupported_reason
+from references.reading import UNREADABLE, fit, open_image, read_image
+from references.tally import Tally, grey_share
 from utils.distributed import is_main_process
 from utils.errors import UserError
 from utils.images import one_line, printable
@@ -32,10 +31,7 @@ from utils.rng import SPLITS, permutation
 BUILTIN = ("auto", "cifar10", "photos")
 BUILTIN_PREFIX = "builtin:"  # "builtin:photos" is never a folder
 MAX_NAMED = 20  # so many unusable files are named; further ones are only counted
-MAX_KINDS = 10  # so many kinds of skipped files are told apart in a source's line
 DOWNLOAD_TIMEOUT = 10  # seconds that the server may take to answer
-GREY_CHROMA = 2  # grey levels: an image whose channels differ less on average is grey
-GREY_SAMPLE = 1000  # so many images are looked at to tell the share of grey ones
 RECOGNISED = 5  # so many of a folder's training images tell whether a run was trained on it
 
 
@@ -205,26 +201,6 @@ class _Candidate:
     reason: str = ""
 
 
-@dataclass
-class _Tally:
-    """What became of a source's files, for its line."""
-
-    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by suffix and reason
-    copies: int = 0
-    excluded: int = 0
-    seen: int = 0  # files that were looked at
-
-    def skip(self, name: str, reason: str) -> None:
-        """Count a file that cannot be used. Reasons that differ in numbers alone are one kind."""
-        kind = (Path(name).suffix.lower(), reason)
-        same = (known for known in self.skipped if _without_digits(known) == _without_digits(kind))
-        self.skipped[next(same, kind)] += 1
-
-
-def _without_digits(kind):
-    return tuple(re.sub(r"\d+", "", text) for text in kind)
-
-
 @dataclass(frozen=True)
 class _CandidatePool:
     """The images of one part of a source, from which references are taken."""
@@ -247,7 +223,7 @@ class _CandidatePool:
         """
         taken: list[_Candidate] = []
         digests: set[str] = set()  # of what is taken
-        tally = _Tally()
+        tally = Tally()
         with _progress_bar(count) as bar:
             for i in order.tolist():
                 if len(taken) == count:
@@ -286,12 +262,12 @@ class _CandidatePool:
 
     def _line(self, tally, references):
         """Return what was found, used and skipped, which part this is, and how much is grey."""
-        parts = [f"references: {self.found}, {len(references)} used{_grey_share(references)}"]
+        used = f"{len(references)} used{grey_share(references.images)}"
+        parts = [f"references: {self.found}, {used}"]
         parts.append(self.split)
         if tally.excluded:
             parts.append(f"left out: {tally.excluded} that the run was trained or validated on")
-        skipped = _describe_skipped(tally, self.not_read)
-        if skipped:
+        if skipped := tally.describe_skipped(self.not_read):
             parts.append(f"skipped: {skipped}")
         unseen = len(self.names) - tally.seen
         if unseen:
@@ -312,37 +288,6 @@ class _CandidatePool:
             photographs=np.arange(len(taken)),
             source=self.source,
         )
-
-
-def _describe_skipped(tally, not_read):
-    """Name the kinds of files that were skipped, by suffix and reason, the most frequent first."""
-    kinds = Counter()
-    for suffix, count in not_read.items():
-        reason = unsupported_reason(suffix)
-        kinds[f"{suffix or 'without a suffix'} ({reason or 'no image'})"] = count
-    for (suffix, reason), count in tally.skipped.items():
-        kinds[f"{suffix} ({reason})"] += count
-    if tally.copies:
-        kinds["copies of others"] = tally.copies
-    words = [f"{count} {kind}" for kind, count in kinds.most_common(MAX_KINDS)]
-    others = kinds.total() - sum(count for _, count in kinds.most_common(MAX_KINDS))
-    if others:
-        words.append(f"{others} others")
-    return ", ".join(words)
-
-
-def _grey_share(references):
-    """Return ' (2 % grey)', from up to GREY_SAMPLE of the images."""
-    count = len(references)
-    if count == 0:
-        return ""
-    chosen = torch.arange(0, count, math.ceil(count / GREY_SAMPLE))
-    grey = 0
-    for i in chosen.tolist():
-        image = references.images[i].numpy()
-        chroma = image.max(-1).astype(int) - image.min(-1)
-        grey += chroma.mean() < GREY_CHROMA
-    return f" ({100 * grey / len(chosen):.0f} % grey)"
 
 
 def _progress_bar(count):
@@ -469,7 +414,7 @@ def _photo_references(split, count, side, data_seed, seed):
     )
     photographs = len(np.unique(crops.photographs))
     print(
-        f"references: {references.source}, {count} crops used{_grey_share(references)}; "
+        f"references: {references.source}, {count} crops used{grey_share(references.images)}; "
         f"split: {photographs} of the photographs are for {split}"
     )
     return references
