@@ -5,9 +5,11 @@ import shutil
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
 from PIL import Image
 
 from tests.helpers import ROOT, run_afresh
@@ -61,6 +63,26 @@ def copy_of_project(tmp_path):
     left_out = (".git", ".venv", "experiments", "data", "__pycache__", "img", "results")
     shutil.copytree(ROOT, code, ignore=shutil.ignore_patterns(*left_out))
     return code
+
+
+def test_a_kernel_that_has_the_old_code_says_so(copy_of_project):
+    """A distortion is pasted into its file while a notebook is open."""
+    edit = (
+        "from pathlib import Path\n"
+        "extra = Path('distortions/extra.py')\n"
+        f"extra.write_text(extra.read_text() + {code_blocks('README.md', 'Add a distortion')[0]!r})"
+    )
+    sources = ("%run distorted_dataset.py", edit, "%run distorted_dataset.py --distortions snow")
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    resources = {"metadata": {"path": str(copy_of_project)}}
+
+    NotebookClient(notebook, timeout=120, resources=resources, allow_errors=True).execute()
+
+    said = str(notebook.cells[2].outputs)
+    assert "unknown distortion 'snow'" in said
+    assert "distortions/extra.py has changed since this Python process read it" in said
+    assert "restart the kernel, or run the script with !" in said
 
 
 @pytest.mark.parametrize(
