@@ -104,7 +104,8 @@ def is_done(args: argparse.Namespace, name: str, seed: int) -> bool:
     if not all((visualizations / name).is_file() for name in ("metrics.json", "unknown.json")):
         return False
     metrics = read_metrics(folder)
-    return metrics["checkpoint"] == "best" and metrics["test"] == wanted["test"]
+    tested = {name: metrics["test"].get(name) for name in wanted["test"]}
+    return metrics["checkpoint"] == "best" and tested == wanted["test"]
 
 
 def describe(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
@@ -167,6 +168,7 @@ def run_ablation(args: argparse.Namespace, name: str, seed: int) -> None:
             f"--experiment={folder}",
             f"--test_samples={test['samples']}",
             f"--distortions_per_image={test['distortions_per_image']}",
+            "--test_part=held_out",
             "--skip_tsne",
         ]
         test_with_viz.main(test_with_viz.parse_args(test_flags))

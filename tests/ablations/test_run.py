@@ -126,7 +126,9 @@ def test_refits_are_recorded(quick):
     assert first["kept"] is None
     assert first["log_likelihood"] == first["fresh_log_likelihood"]
     assert [line["epoch"] for line in others] == [2, 2]  # those of last.pt and best.pt
-    assert all(line["kept"] >= 0.9 for line in others)  # the embeddings have hardly changed
+    # The embeddings have hardly changed. A best epoch before the first refit has no clusters yet.
+    kept = [line["kept"] for line in others if line["kept"] is not None]
+    assert min(kept) >= 0.9
 
 
 @pytest.mark.slow
@@ -281,7 +283,8 @@ def test_the_old_approach_is_held_against_ours(changed):
 
     output, _ = run_module("old_approach --old {} --ours {}".format(*folders), changed)
 
-    rows = [[float(cell) for cell in line.split("|")[2:4]] for line in output.splitlines()[2:]]
+    table = [line for line in output.splitlines() if line.startswith("|")]
+    rows = [[float(cell) for cell in line.split("|")[2:4]] for line in table[2:]]
     for folder, (_, on_ours) in zip(folders, rows):
         metrics = read_json(changed / folder / "visualizations" / "metrics.json")
         assert on_ours == pytest.approx(metrics["without_pristine"]["srcc"], abs=6e-4)
