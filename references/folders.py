@@ -1,5 +1,6 @@
 """Find a folder's image files, and tell which are for training and which for testing."""
 
+import difflib
 import os
 import re
 import zlib
@@ -10,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 import torch
 
-from references.reading import FORMATS
+from references.reading import FORMATS, unsupported_reason
 from utils.errors import UserError
 from utils.images import printable
 from utils.rng import fold_in
@@ -62,7 +63,11 @@ def list_files(folder: Path, report: bool = True) -> Listing:
     """
     if folder.is_file():
         if folder.suffix.lower() not in FORMATS:
-            raise UserError(f"--references {folder}: expected a folder of images, not this file")
+            reason = unsupported_reason(folder.suffix)
+            explanation = f" ({reason})" if reason else ""
+            raise UserError(
+                f"--references {folder}: expected a folder of images, not this file{explanation}"
+            )
         return Listing(folder.parent, names=(folder.name,))
     if not folder.is_dir():
         raise FileNotFoundError(f"--references {folder}: no such folder; {_nearest(folder)}")
@@ -221,6 +226,13 @@ def _is_hidden(name):
 
 
 def _nearest(folder):
-    """Say how far the path to a missing folder exists."""
+    """Say how far the path to a missing folder exists, and which folder there has a like name."""
     parent = next(parent for parent in folder.parents if parent.is_dir() or not parent.name)
-    return f"the path exists up to {parent}"
+    missing = folder.relative_to(parent).parts[0]
+    try:
+        neighbours = [path.name for path in parent.iterdir() if path.is_dir()]
+    except OSError:  # it may not be listed
+        neighbours = []
+    similar = difflib.get_close_matches(missing, neighbours, n=1)
+    question = f"; did you mean {printable(str(parent / similar[0]))}?" if similar else ""
+    return f"the path exists up to {printable(str(parent))}{question}"

@@ -78,6 +78,9 @@ def resolve_source(references: str, data_root: str) -> tuple[str, str | None]:
                 f"--references {references}: there are {BUILTIN_PREFIX}auto, "
                 f"{BUILTIN_PREFIX}cifar10 and {BUILTIN_PREFIX}photos"
             )
+        meant = references.lower().replace("-", "").replace("_", "")
+        if meant in BUILTIN and not Path(references).expanduser().exists():
+            raise UserError(f"--references {references}: no such folder; did you mean {meant}?")
         return absolute(references), None
     if name == references and Path(name).is_dir():
         raise UserError(

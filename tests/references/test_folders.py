@@ -194,6 +194,28 @@ def test_a_missing_folder_says_how_far_the_path_goes(tmp_path):
     assert f"no such folder; the path exists up to {tmp_path}" in str(problem.value)
 
 
+def test_a_missing_folder_names_one_of_like_name(tmp_path):
+    (tmp_path / "holidays").mkdir()
+
+    with pytest.raises(FileNotFoundError, match="did you mean .*holidays"):
+        list_files(tmp_path / "holydays" / "2024")
+
+
+@pytest.mark.parametrize("name", ("CIFAR10", "cifar-10", "Photos"))
+def test_a_sources_name_in_other_letters_is_recognised(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UserError, match="did you mean (cifar10|photos)"):
+        resolve_source(name, "none")
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / "pics.zip").touch()
+
+    with pytest.raises(UserError, match="not this file .an archive: unpack it"):
+        list_files(tmp_path / "pics.zip")
+
+
 # Which part of a folder is tested
 
 
