@@ -12,8 +12,8 @@ from tests.scripts.running import log_of, metrics_of, script, test_run
 pytestmark = pytest.mark.slow
 
 FLAGS = (
-    "--image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 3 --epochs 2 "
-    "--batch_size 24 --refit_interval 1 --device cpu"
+    "--image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 2 --epochs 1 "
+    "--batch_size 36 --refit_interval 1 --n_clusters 2 --device cpu"
 )
 
 
@@ -47,7 +47,7 @@ def resume(folder, extra="", status=0):
 def make_unfinished(folder):
     """Let the run end after its first epoch, so that resuming trains the second one."""
     shutil.rmtree(folder / "experiments" / "own")
-    train_on(folder, "own", "images", "--save_interval 0 --epochs 3")
+    train_on(folder, "own", "images", "--save_interval 0 --epochs 2")
     run = folder / "experiments" / "own"
     (run / "last.prev.pt").replace(run / "last.pt")
 
@@ -112,17 +112,8 @@ def test_a_foreign_folder_is_tested_whole(copied):
     assert "split: all of it" in output
 
 
-def test_a_part_of_a_foreign_folder_can_be_asked_for(copied):
-    write_images(copied / "foreign", 50, start=100)
-
-    test_run(copied, "own", "--references foreign --test_part held_out --skip_tsne")
-
-    assert metrics_of(copied, "own")["test_references"] == 10
-
-
-@pytest.mark.parametrize("folder", ("one", "one/test"))
-def test_a_folder_of_one_image_is_tested(copied, folder):
-    write_images(copied / folder, 1, start=100)
+def test_a_folder_of_one_image_is_tested(copied):
+    write_images(copied / "one" / "test", 1, start=100)
 
     test_run(copied, "own", "--references one --skip_tsne")
 
@@ -148,11 +139,9 @@ def test_grey_references_are_told_and_get_other_types(copied):
         Image.fromarray(pixels).save(copied / "grey" / f"{i}.png")
 
     output = train_on(copied, "grey", "grey")
-    test_run(copied, "grey", "--skip_tsne")
 
     assert "(100 % grey)" in output
     assert "training: too little to see, so others are dealt: color_saturation 12 of 12" in output
-    assert "color_saturation" not in metrics_of(copied, "grey")["by_type"]
 
 
 def test_one_file_is_shown_with_every_distortion(copied):
