@@ -53,6 +53,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Print the tables in Markdown."""
     args.experiments = [str(find_run(text)) for text in args.experiments]
+    if len({Path(folder).resolve() for folder in args.experiments}) < len(args.experiments):
+        raise UserError(
+            f"{' '.join(args.experiments)}: one run stands there twice; name every run once"
+        )
     runs = [read_metrics(folder) for folder in args.experiments]
     if len({run["digest"] for run in runs}) > 1:
         raise UserError(

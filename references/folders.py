@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ SPLIT_WORDS = {
     "eval": "test",
     "evaluation": "test",
 }
+MAX_FOLDERS_NAMED = 3  # of each split, in the line that says what is used
 # Folders that systems make beside people's images, with copies or thumbnails of them.
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
@@ -80,7 +82,11 @@ def list_files(folder: Path, report: bool = True) -> Listing:
 
     tree = os.walk(folder, onerror=lambda error: print_skipped(error.filename, error.strerror))
     for directory, folders, files in tree:
-        folders[:] = [name for name in folders if not _is_hidden(name)]
+        folders[:] = [
+            name
+            for name in folders
+            if not (_is_hidden(name) or _holds_figures(Path(directory, name)))
+        ]
         for name in folders:
             path = os.path.join(directory, name)
             if os.path.islink(path):
@@ -162,7 +168,9 @@ def describe_suffixes(listing: Listing) -> str:
     """Name the suffixes of the files that are not read: '30 .heic, 2 .txt'."""
     words = []
     for suffix, count in listing.suffixes.most_common():
-        words.append(f"{count} {suffix or 'without a suffix'}")
+        reason = unsupported_reason(suffix)
+        explanation = f" ({reason})" if reason else ""
+        words.append(f"{count} {suffix or 'without a suffix'}{explanation}")
     return ", ".join(words) or "no files"
 
 
@@ -178,8 +186,8 @@ def _describe_own_split(by_split, held_out):
     """Say which subfolders are which split."""
     words = []
     if "train" in by_split:
-        words.append(f"{_split_folder_of(by_split['train'][0])}/ to train and validate")
-    words.append(f"{_split_folder_of(by_split[held_out][0])}/ to test")
+        words.append(f"{_folders_of(by_split['train'])} to train and validate")
+    words.append(f"{_folders_of(by_split[held_out])} to test")
     unused = sum(
         len(names) for split, names in by_split.items() if split not in ("train", held_out)
     )
@@ -201,7 +209,7 @@ def _drawn_part(listing, part, data_seed):
     chosen = order[:test_count] if part == "held_out" else order[test_count:]
     description = (
         f"{100 * TEST_SHARE:.0f} % are held out for the test, drawn by --data_seed {data_seed} "
-        "(no subfolders are named train and test)"
+        "(no subfolders with images are named train and test)"
     )
     return Part(tuple(names[i] for i in np.sort(chosen)), names, description)
 
@@ -221,8 +229,21 @@ def _split_folder_of(name):
     raise ValueError(f"{name} lies in no folder that names a split")
 
 
+def _folders_of(names):
+    """Name the folders that put files into a split: 'trainA/ and trainB/'."""
+    folders = list(dict.fromkeys(f"{_split_folder_of(name)}/" for name in names))
+    if len(folders) <= MAX_FOLDERS_NAMED:
+        return " and ".join(folders)
+    return f"{folders[0]} and {len(folders) - 1} others"
+
+
 def _is_hidden(name):
     return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def _holds_figures(folder):
+    """Tell whether a folder holds the figures of a tested run, in experiments/ beside images."""
+    return folder.name == "visualizations" and (folder / "metrics.json").is_file()
 
 
 def _nearest(folder):
@@ -233,6 +254,11 @@ def _nearest(folder):
         neighbours = [path.name for path in parent.iterdir() if path.is_dir()]
     except OSError:  # it may not be listed
         neighbours = []
-    similar = difflib.get_close_matches(missing, neighbours, n=1)
-    question = f"; did you mean {printable(str(parent / similar[0]))}?" if similar else ""
+    # macOS may write é as two characters, so that names that look alike are others.
+    by_letters = {unicodedata.normalize("NFC", name): name for name in neighbours}
+    letters = unicodedata.normalize("NFC", missing)
+    similar = difflib.get_close_matches(letters, by_letters, n=1)
+    question = (
+        f"; did you mean {printable(str(parent / by_letters[similar[0]]))}?" if similar else ""
+    )
     return f"the path exists up to {printable(str(parent))}{question}"

@@ -131,9 +131,7 @@ def load_training_references(
     order = permutation(len(pool.names), data_seed, SPLITS.index("train"))
     taken, _ = pool.take(wanted, order)
     if len(taken) == 0:
-        raise UserError(
-            f"{pool.source} has no image that can be used at {image_size}×{image_size} pixels"
-        )
+        raise UserError(_nothing_usable(pool, image_size))
     if len(taken) < wanted:
         raise UserError(
             f"--train_samples {train_samples} and --val_samples {val_samples} need {wanted} "
@@ -169,6 +167,8 @@ def load_test_references(
     order = permutation(len(pool.names), seed, SPLITS.index("test"))
     taken, left_out = pool.take(count, order, set(exclude))
     if len(taken) == 0:
+        if left_out == 0:
+            raise UserError(_nothing_usable(pool, image_size))
         raise UserError(f"{pool.source} has no usable test image that was not trained on")
     return taken, left_out
 
@@ -293,6 +293,10 @@ class _CandidatePool:
         )
 
 
+def _nothing_usable(pool, side):
+    return f"{pool.source} has no image that can be used at {side}×{side} pixels"
+
+
 def _progress_bar(count):
     """Return a bar that appears after two seconds, in the main process only."""
     return tqdm(
@@ -313,6 +317,8 @@ def _make_pool(source, part, image_size, data_root, data_seed, cache_dir):
 
 
 def _folder_pool(path, part_name, image_size, data_seed, cache_dir):
+    if part_name != "all" and path.is_file():
+        raise UserError(f"--references {path}: expected a folder of images, not this file")
     listing = list_files(path)
     folder = listing.folder
     part = part_of(listing, part_name, data_seed)

@@ -134,3 +134,8 @@ def test_runs_of_different_tests_write_nothing(folders, tmp_path, path):
         summarize([*folders, other], f"--output={path}")
 
     assert not path.exists()
+
+
+def test_a_run_that_is_named_twice_is_no_second_seed(folders):
+    with pytest.raises(UserError, match="name every run once"):
+        summarize([*folders, f"{folders[0]}/config.json"])

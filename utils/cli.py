@@ -26,9 +26,20 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuse empty values: pathlib takes an empty path for the folder that one is in."""
+
+    def _get_values(self, action, arg_strings):
+        if any(not text.strip() for text in arg_strings):
+            raise argparse.ArgumentError(
+                action, "an empty value; give one, or set the variable that was to hold it"
+            )
+        return super()._get_values(action, arg_strings)
+
+
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a script's parser, with the flag that all scripts have."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    parser = _Parser(description=description, formatter_class=HelpFormatter)
     parser.add_argument(
         "--debug",
         action="store_true",

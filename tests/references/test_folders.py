@@ -1,5 +1,6 @@
 """Which files of a folder are for training and which for the test, in people's layouts."""
 
+import unicodedata
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -296,3 +297,39 @@ def test_images_that_were_trained_on_are_left_out_of_the_whole(tmp_path, capsys)
 def test_all_is_for_folders():
     with pytest.raises(UserError, match="--test_part all is for a folder"):
         load_test_references("photos", 9, 32, "none", 0, 0, part="all")
+
+
+@pytest.mark.parametrize(
+    "folders, words",
+    (
+        (["trainA", "trainB"], "trainA/ and trainB/ to train"),
+        ([f"{name}/train" for name in "abcd"], "a/train/ and 3 others to train"),
+    ),
+)
+def test_every_folder_of_a_split_is_counted(tmp_path, folders, words):
+    make(tmp_path, [*folders, "test"])
+
+    assert words in part_of(list_files(tmp_path), "train", 0).description
+
+
+def test_figures_of_tested_runs_are_no_references(tmp_path):
+    make(tmp_path, [".", "experiments/run/visualizations", "visualizations"])
+    (tmp_path / "experiments" / "run" / "visualizations" / "metrics.json").write_text("{}")
+
+    folders = {Path(name).parent.as_posix() for name in list_files(tmp_path).names}
+
+    assert folders == {".", "visualizations"}
+
+
+def test_archives_say_how_to_make_images_of_them(tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"PK")
+
+    with pytest.raises(UserError, match=r"1 \.zip \(an archive: unpack it\)"):
+        names_of(tmp_path, "train")
+
+
+def test_a_folder_whose_letters_are_encoded_otherwise_is_named(tmp_path):
+    (tmp_path / unicodedata.normalize("NFC", "été à côté")).mkdir()
+
+    with pytest.raises(FileNotFoundError, match="did you mean"):
+        list_files(tmp_path / unicodedata.normalize("NFD", "été à côté"))

@@ -17,6 +17,7 @@ from references.folders import list_files
 from references.photos import PHOTOS, SMALLEST_PHOTO, load_photo
 from references.sources import load_test_references, load_training_references, resolve_source
 from tests.helpers import write_images
+from utils.errors import UserError
 
 SEEDS = st.integers(0, 2**62)
 
@@ -167,6 +168,20 @@ def test_a_folder_of_one_image_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="holds a single image"):
         load_for_training(tmp_path, 1, 1)
+
+
+def test_one_file_is_no_folder_to_train_on(tmp_path):
+    write_images(tmp_path, 5)
+
+    with pytest.raises(UserError, match="expected a folder of images, not this file"):
+        load_for_training(tmp_path / "000.png", 1, 2)
+
+
+def test_unusable_test_images_are_not_said_to_be_trained_on(tmp_path):
+    write_images(tmp_path, 5)
+
+    with pytest.raises(UserError, match="no image that can be used at 64×64 pixels"):
+        load_test_references(str(tmp_path), 5, 64, "none", 0, 0, part="all")
 
 
 def test_photos_give_as_many_crops_as_asked_for():

@@ -48,6 +48,20 @@ def test_flags_take_values_in_range(parse, text, expected):
     assert parse(text) == expected
 
 
+@pytest.mark.parametrize("value", ("", " "))
+@pytest.mark.parametrize("flag", ("--path", "--names", "more"))
+def test_an_empty_value_is_refused(capsys, flag, value):
+    parser = cli.make_parser("")
+    parser.add_argument("--path")
+    parser.add_argument("--names", nargs="+")
+    parser.add_argument("more", nargs="*")
+
+    with pytest.raises(SystemExit):
+        parser.parse_args([value] if flag == "more" else [flag, value])
+
+    assert f"argument {flag}: an empty value" in capsys.readouterr().err
+
+
 def test_help_shows_defaults_and_required_flags():
     parser = argparse.ArgumentParser(description="one\ntwo", formatter_class=HelpFormatter)
     parser.add_argument("--given", default=5, help="has a default")
