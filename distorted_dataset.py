@@ -89,7 +89,9 @@ class DistortedImageDataset:
         if not self.effective.any():
             raise UserError(
                 f"none of the distortions {', '.join(self.types)} changes any of the "
-                f"{len(references)} references; choose others by --distortions, or other images"
+                f"{len(references)} references: the images are without what they change, or they "
+                "change nothing; look at them by python distorted_dataset.py, choose others by "
+                "--distortions, or other images"
             )
         self.labels: Labels
         self.set_epoch(0)
@@ -273,6 +275,9 @@ def main(args: argparse.Namespace) -> None:
     )
     reference = references.images[0].numpy()
     rows = example_rows(reference, types, args.seed)
+    unchanged = [row.type for row in rows if all((row.images[-1] == reference).ravel())]
+    if unchanged:
+        print(f"this reference is not changed by {', '.join(dict.fromkeys(unchanged))}")
     subtitle = f"{shorten(references.source, LONGEST_NAME)}, {side}×{side} pixels"
     with default_style():
         figure = plot_distortion_examples(reference, rows, subtitle)

@@ -245,8 +245,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.resume and args.overwrite:
         parser.error("--resume goes on with the run, --overwrite replaces it: give one of them")
     if args.resume:
-        return resume_args(args, lambda saved: parser.parse_args(argv, saved), parser.error)
+        return resume_args(
+            args,
+            parse=lambda saved: parser.parse_args(argv, saved),
+            error=parser.error,
+            takes=lambda name, value: takes_value(build_parser(), name, value),
+        )
     return args
+
+
+def takes_value(parser: argparse.ArgumentParser, name: str, value: Any) -> bool:
+    """Tell whether a flag can have a value, such as one that was saved."""
+    (action,) = [action for action in parser._actions if action.dest == name]
+    if action.nargs == 0:  # a switch
+        return isinstance(value, bool)
+    try:
+        parsed = parser._get_value(action, str(value))
+        parser._check_value(action, parsed)
+    except argparse.ArgumentError:
+        return False
+    return type(parsed) is type(value) and parsed == value
 
 
 def main(

@@ -72,6 +72,7 @@ def describe_ineffective(effective: Tensor, types: tuple[str, ...]) -> str:
     effective: (N, T, 2) bool.
     """
     count = len(effective)
+    never = [name for t, name in enumerate(types) if not effective[:, t].any()]
     words = []
     for t, name in enumerate(types):
         in_none = int((~effective[:, t].any(1)).sum())
@@ -85,7 +86,14 @@ def describe_ineffective(effective: Tensor, types: tuple[str, ...]) -> str:
         return ""
     line = f"too little to see, so others are dealt: {', '.join(words)} of {count} references"
     pristine = int((~effective.flatten(1).any(1)).sum())
-    return f"{line}; {pristine} stay pristine, because none changes them" if pristine else line
+    if pristine:
+        line += f"; {pristine} stay pristine, because none changes them"
+    if never:
+        line += (
+            f"; no image gets {', '.join(never)}: the images are without what it changes, or it "
+            "changes nothing (python distorted_dataset.py shows it)"
+        )
+    return line
 
 
 def _changes(name, direction, images):

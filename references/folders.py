@@ -72,6 +72,8 @@ def list_files(folder: Path, report: bool = True) -> Listing:
             )
         return Listing(folder.parent, names=(folder.name,))
     if not folder.is_dir():
+        if folder.exists():
+            raise UserError(f"--references {folder}: expected a folder of images, not a device")
         raise FileNotFoundError(f"--references {folder}: no such folder; {_nearest(folder)}")
     listing = Listing(folder)
     names = []

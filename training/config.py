@@ -142,12 +142,13 @@ def resume_args(
     args: argparse.Namespace,
     parse: Callable[[argparse.Namespace], argparse.Namespace],
     error: Callable[[str], Any],
+    takes: Callable[[str, Any], bool],
 ) -> argparse.Namespace:
     """Return a resumed run's own flags.
 
     A flag that was typed must agree with them, or be the 'auto' that they came from.
-    parse(defaults) reads the command line again over other defaults; error(message) ends the
-    program.
+    parse(defaults) reads the command line again over other defaults, error(message) ends the
+    program, and takes(name, value) tells whether a flag can have a value.
     """
     path = args.folder / "config.json"
     if not path.is_file():
@@ -166,6 +167,12 @@ def resume_args(
         )
     saved = {name: value for name, value in config.items() if name in flags}
     del saved["experiment_name"]  # a copied or renamed run goes on too
+    for name, value in saved.items():
+        if not takes(name, value):
+            raise UserError(
+                f"--resume: {path} has {name} {value!r}, which --{name} does not take; put the "
+                "value back that the run began with, or start it anew with --overwrite"
+            )
     resumed = parse(argparse.Namespace(**saved))
     for name, value in saved.items():
         typed = getattr(resumed, name)

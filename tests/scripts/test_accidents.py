@@ -269,6 +269,18 @@ def test_a_config_that_is_not_the_checkpoints_is_refused(halfway):
     assert "has lr 5.0 in config.json but 0.001 in last.pt" in last_line(halfway)
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    (("backbone", "vgg"), ("seed", None), ("image_size", "16"), ("lr", "fast"), ("redistort", 3)),
+)
+def test_a_config_that_was_changed_by_hand_is_one_line(halfway, name, value):
+    change_config(halfway, **{name: value})
+
+    line = last_line(halfway)
+
+    assert f"config.json has {name} {value!r}, which --{name} does not take" in line
+
+
 @pytest.mark.parametrize("content", (b'{"lr": 0.0', b"\xff\xfe{", b"[1, 2]"))
 def test_a_damaged_config_is_one_line(halfway, content):
     (halfway / "config.json").write_bytes(content)
