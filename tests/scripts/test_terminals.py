@@ -37,6 +37,7 @@ SCRIPTS = (
 LIGHT = ((["display_viz_english.py", "--help"], 0), (["summarize_runs.py", "图 → … ± \udce9"], 1))
 FORBIDDEN = ("Traceback", "Exception ignored", "UnicodeEncodeError", "UnicodeDecodeError")
 RUN = "图像 é"
+COPY = f"{RUN} 2"
 FLAGS = (
     "--image_size 8 --train_samples 6 --val_samples 2 --distortions_per_image 2 --n_clusters 2 "
     "--epochs 1 --batch_size 9 --device cpu"
@@ -239,10 +240,14 @@ def test_what_a_run_writes_is_utf8_in_every_locale(odd_run):
     (
         ("display_viz_english", []),
         ("display_viz_english", ["--experiment", RUN]),
-        ("summarize_runs", [RUN, f"experiments/{RUN}", "--output", "图/é.json"]),
+        ("summarize_runs", [RUN, f"experiments/{COPY}", "--output", "图/é.json"]),
     ),
 )
 def test_awkward_names_are_printed_in_every_encoding(odd_run, script, flags):
+    copy = odd_run / "experiments" / COPY
+    if not copy.exists():
+        shutil.copytree(odd_run / "experiments" / RUN, copy)
+
     statuses, output = run_in_encodings(script, flags, odd_run)
 
     assert statuses == ["0"] * len(ENCODINGS)
@@ -343,6 +348,8 @@ def test_a_terminal_that_closes_ends_a_run_but_for_nohup(tmp_path, nohup):
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            # The tests themselves may have been started by nohup, which children inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
     while "epoch   1/3" not in log.read_text(errors="replace") and process.poll() is None:
         time.sleep(0.05)

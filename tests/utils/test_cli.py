@@ -149,8 +149,12 @@ def test_ctrl_c_exits_with_130(capsys):
 @pytest.mark.parametrize("number", ENDING_SIGNALS)
 def test_other_signals_exit_like_ctrl_c(number, capsys):
     """SIGHUP comes where a terminal or an ssh connection is closed."""
-    with pytest.raises(SystemExit) as end:
-        run_script(lambda args: signal.raise_signal(number), lambda: None)
+    before = signal.signal(number, signal.SIG_DFL)  # nohup would have it ignored
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_script(lambda args: signal.raise_signal(number), lambda: None)
+    finally:
+        signal.signal(number, before)
 
     assert end.value.code == 130
     assert capsys.readouterr().err.startswith("\ninterrupted; to go on: ")
