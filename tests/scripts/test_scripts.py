@@ -440,9 +440,9 @@ def test_help_explains_every_flag(name, tmp_path):
 
 
 def test_runs_are_summarized(workplace):
-    shutil.copytree(workplace / "experiments" / "tiny", workplace / "experiments" / "again")
+    shutil.copytree(workplace / "experiments" / "tiny", workplace / "experiments" / "twin")
 
-    output, _ = script("summarize_runs.py experiments/tiny experiments/again", workplace)
+    output, _ = script("summarize_runs.py experiments/tiny experiments/twin", workplace)
 
     assert f"| SRCC | {metrics_of(workplace, 'tiny')['srcc']:.3f} ± 0.000 |" in output
     assert "over a refit epoch" in output
