@@ -28,8 +28,9 @@ import torch
 from benchmarks.bare_network import BareNetwork
 from benchmarks.timing import markdown, median_seconds, result_header, wait_for, write_result
 from distortions.registry import DISTORTION_TYPES
-from models.inference import BATCH_PIXELS, Run, build, forward, tile_corners
+from models.inference import BATCH_PIXELS, Run, build, forward
 from models.quality_net import BACKBONES, resolve_stem
+from models.tiles import cut, tile_image
 from training.config import Recipe
 from utils.cli import int_in_range, make_parser, run_script
 from utils.device import choose_device, has_bfloat16
@@ -180,7 +181,7 @@ def time_prediction(args: argparse.Namespace, device: torch.device) -> dict[str,
     rates = {}
     for name, shape in shapes.items():
         images = torch.randint(256, shape, dtype=torch.uint8)
-        tiles = cut_tiles(images, side)
+        tiles = cut(images, tile_image(*shape[2:], side))
         blocks = tiles.split(max(1, BATCH_PIXELS // tiles[0, 0].numel()))
         candidates: dict[str, Callable[[], Any]] = {
             "predict": partial(run.predict, images),
@@ -197,14 +198,6 @@ def answer_blocks(run: Run, blocks: list[torch.Tensor]) -> None:
     """Answer blocks of tiles by the network alone."""
     for block in blocks:
         forward(run.model, block)
-
-
-def cut_tiles(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Return (tiles, 3, S, S): what predict cuts images (N, 3, H, W) into."""
-    height, width = images.shape[2:]
-    corners = tile_corners(height, width, side)
-    tiles = [images[:, :, top : top + side, left : left + side] for top, left in corners]
-    return torch.stack(tiles, dim=1).flatten(0, 1)
 
 
 if __name__ == "__main__":

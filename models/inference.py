@@ -6,7 +6,6 @@ run = load_run("experiments/resnet18_distorted")
 run.predict(images).qualities
 """
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +15,13 @@ from PIL import Image
 
 from models.mixture import Mixture
 from models.quality_net import Output, QualityNet
+from models.tiles import cut, tile_image
 from utils.checkpoint import load_checkpoint, load_states
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.images import MIN_SIDE, to_rgb
 from utils.runs import find_checkpoint
 
-MAX_TILES = 64
 BATCH_PIXELS = 2**20  # pixels of images in one forward pass
 
 
@@ -59,28 +58,34 @@ class Run:
     def predict(self, images: torch.Tensor | np.ndarray | list[Image.Image]) -> Predictions:
         """Score images: uint8 (B, 3, H, W), or a list of PIL images. Sides are 8 pixels or more.
 
-        An image larger than the training size is scored by tiles of that size, evenly spread, whose
-        answers are averaged. Raises ValueError for images of another kind.
+        An image larger than the training size is cut into tiles of about that size, which cover
+        all of it, and their answers are averaged. Memory does not grow with the number of tiles.
+        Raises ValueError for images of another kind.
         """
         parts = [self._predict_same_size(_checked(batch)) for batch in _to_batches(images)]
         return Predictions(*(np.concatenate(values) for values in zip(*parts)))
 
     def _predict_same_size(self, images):
         """Return Predictions for a batch, averaged over each image's tiles."""
-        side = self.config["image_size"]
-        corners = tile_corners(*images.shape[2:], side)
-        height, width = (min(side, length) for length in images.shape[2:])
-        images_at_once = max(1, BATCH_PIXELS // (height * width * len(corners)))
+        tiling = tile_image(*images.shape[2:], self.config["image_size"])
+        tiles_at_once = max(1, BATCH_PIXELS // (tiling.height * tiling.width))
+        images_at_once = max(1, tiles_at_once // len(tiling.corners))
         parts = []
         for block in images.split(images_at_once):
-            tiles = [block[:, :, y : y + height, x : x + width] for y, x in corners]
-            answers = self._answer_tiles(torch.stack(tiles, dim=1).flatten(0, 1))
-            means = [
-                values.unflatten(0, (len(block), len(corners))).mean(1).cpu().numpy()
-                for values in answers
-            ]
-            parts.append(means)
+            answers = self._answer_images(block, tiling, tiles_at_once)
+            parts.append([values.mean(1).cpu().numpy() for values in answers])
         return self._to_predictions(*(np.concatenate(values) for values in zip(*parts)))
+
+    def _answer_images(self, images, tiling, tiles_at_once):
+        """Return the answers (B, tiles, …) of all tiles, so many tiles in a forward pass."""
+        corners_at_once = max(1, tiles_at_once // len(images))
+        parts = []
+        for start in range(0, len(tiling.corners), corners_at_once):
+            corners = tiling.corners[start : start + corners_at_once]
+            tiles = cut(images, tiling._replace(corners=corners))
+            answers = self._answer_tiles(tiles)
+            parts.append([values.unflatten(0, (-1, len(corners))) for values in answers])
+        return [torch.cat(values, dim=1) for values in zip(*parts)]
 
     @torch.inference_mode()
     def _answer_tiles(self, tiles):
@@ -126,28 +131,6 @@ def forward(model: QualityNet, images: torch.Tensor) -> Output:
         output = model(images.to(device))
     model.train(was_training)
     return output
-
-
-def tile_corners(height: int, width: int, side: int) -> list[tuple[int, int]]:
-    """Return (top, left) of at most 64 tiles of this side, evenly spread over an image.
-
-    An image that is no larger than a tile has one.
-    """
-    rows = math.ceil(height / side)
-    columns = math.ceil(width / side)
-    if rows * columns > MAX_TILES:
-        shrink = math.sqrt(MAX_TILES / (rows * columns))
-        rows = min(MAX_TILES, max(1, int(rows * shrink)))
-        columns = min(MAX_TILES // rows, max(1, int(columns * shrink)))
-    tops = _spread(rows, max(0, height - side))
-    lefts = _spread(columns, max(0, width - side))
-    return [(top, left) for top in tops for left in lefts]
-
-
-def _spread(count, last):
-    """Return whole positions from 0 to last, evenly spread; a single one is in the middle."""
-    positions = np.linspace(0, last, count) if count > 1 else [last / 2]
-    return [int(round(position)) for position in positions]
 
 
 def load_run(folder: str | Path, checkpoint: str = "best", device: str = "auto") -> Run:

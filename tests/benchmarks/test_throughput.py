@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import throughput
-from models.inference import tile_corners
+from models.tiles import cut, tile_image
 from tests.helpers import run_script
 from utils.device import has_bfloat16
 
@@ -43,7 +43,7 @@ def test_prediction_is_timed_at_both_sizes(result):
     lines, numbers = result
 
     tiles = {name: row["tiles"] for name, row in numbers["prediction"].items()}
-    assert tiles == {"16×16": 1, "480×320": len(tile_corners(320, 480, 16))}
+    assert tiles == {"16×16": 1, "480×320": len(tile_image(320, 480, 16).corners)}
     for name, row in numbers["prediction"].items():
         share = f"| {row['predict'] / row['network']:.0%} |"
         assert any(line.startswith(f"| {name} |") and line.endswith(share) for line in lines)
@@ -63,7 +63,7 @@ def test_the_bare_network_answers_predicts_tiles():
     run = throughput.build_run(args, CPU)
     images = torch.randint(256, (1, 3, 40, 56), dtype=torch.uint8)
 
-    of_tiles = run.predict(throughput.cut_tiles(images, 16)).qualities
+    of_tiles = run.predict(cut(images, tile_image(40, 56, 16))).qualities
 
     assert np.isclose(run.predict(images).qualities[0], of_tiles.mean(), atol=1e-4)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from models import load_run
-from models.inference import Run, build, tile_corners
+from models.inference import Run, build
 from models.mixture import Mixture
 from models.quality_net import SINGLE_PIXEL_SIDE, STEMS, QualityNet, resolve_stem
 from tests.models.test_predict_properties import CONFIG
@@ -207,29 +207,6 @@ def test_large_images_are_averaged_over_their_tiles(run, images):
     quality = run.predict(mosaic[None]).qualities[0]
 
     assert quality == pytest.approx(run.predict(images[:4]).qualities.mean(), abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    "height, width", ((32, 32), (8, 100), (321, 481), (33, 5000), (4000, 3000))
-)
-def test_tiles_are_64_at_most_and_inside_the_image(height, width):
-    corners = tile_corners(height, width, 32)
-
-    assert 1 <= len(corners) <= 64
-    assert len(set(corners)) == len(corners)
-    for y, x in corners:
-        assert 0 <= y <= max(0, height - 32)
-        assert 0 <= x <= max(0, width - 32)
-
-
-@pytest.mark.parametrize("height, width", ((32, 32), (8, 100), (200, 256)))
-def test_tiles_cover_an_image_that_64_can_cover(height, width):
-    is_covered = np.zeros((height, width), bool)
-
-    for y, x in tile_corners(height, width, 32):
-        is_covered[y : y + 32, x : x + 32] = True
-
-    assert is_covered.all()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.inference import Run, build
+from models.inference import BATCH_PIXELS, Run, build, forward
+from models.quality_net import Output
 from tests.distortions.test_properties import NOT_UINT8
 from utils.errors import UserError
 
@@ -69,6 +70,51 @@ def test_predictions_are_in_their_ranges(run, height, width, seed):
     assert (predictions.qualities <= 100).all()
     assert np.allclose(predictions.responsibilities.sum(1), 1, atol=1e-5)
     assert np.allclose(predictions.type_probabilities.sum(1), 1, atol=1e-5)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(8, 32), st.integers(8, 32))
+def test_an_image_up_to_the_training_size_is_answered_by_the_network(run, height, width):
+    images = make_pixels(2, 3, height, width)
+
+    predictions = run.predict(images)
+
+    output = forward(run.model, torch.from_numpy(images))
+    assert np.array_equal(predictions.qualities, output.quality.double().numpy())
+    assert np.array_equal(predictions.embeddings, output.embedding.numpy())
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(100, 300), st.integers(100, 300), st.data())
+def test_every_region_of_a_large_image_counts(run, height, width, data):
+    """A patch of 8×8 pixels, wherever it is, changes the answer."""
+    image = make_pixels(1, 3, height, width)
+    top = data.draw(st.integers(0, height - 8))
+    left = data.draw(st.integers(0, width - 8))
+
+    patched = image.copy()
+    patched[:, :, top : top + 8, left : left + 8] = 255 - patched[0, 0, top, left]
+
+    change = run.predict(patched).embeddings - run.predict(image).embeddings
+    assert np.abs(change).max() > 1e-5
+
+
+@pytest.mark.parametrize("shape", ((1, 3, 700, 3000), (3, 3, 700, 1000), (2000, 3, 16, 40)))
+def test_memory_is_bounded_by_the_largest_forward_pass(run, monkeypatch, shape):
+    """However large or many images are, so many pixels go through the network at once."""
+    pixels = []
+
+    def answer_nothing(model, images):
+        pixels.append(images[:, 0].numel())
+        count = len(images)
+        return Output(torch.zeros(count), torch.zeros(count, 16), torch.zeros(count, 3))
+
+    monkeypatch.setattr("models.inference.forward", answer_nothing)
+    predictions = run.predict(torch.zeros(shape, dtype=torch.uint8))
+
+    assert len(predictions.qualities) == shape[0]
+    assert max(pixels) <= BATCH_PIXELS
+    assert sum(pixels) >= shape[0] * shape[2] * shape[3]
 
 
 @settings(max_examples=6, deadline=None)
