@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 
 from distortions.apply import apply_distortion, distort
@@ -28,6 +29,7 @@ from distortions.effect import describe_ineffective, takes_effect
 from distortions.labels import Labels, draw_labels
 from distortions.registry import DISTORTION_TYPES, PRISTINE, select_types
 from distortions.sources_changed import stale_warning
+from references.crops import Crops
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import UserError
 from utils.images import MIN_SIDE, to_nchw
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "apply_distortion"]
 BLOCK_PIXELS = 2**20  # images are distorted together up to this many pixels, to fill the device
+RECROP_WINDOWS = 2  # of each photograph, that tell whether a type has an effect on it
+_CROP = 0xC0  # folded into an image's key for the draw of its window
+_NEIGHBOUR_CROP = 0xC1  # likewise, for the window of the part that cutmix puts into it
 
 
 class DistortedImage(NamedTuple):
@@ -61,7 +66,9 @@ class DistortedImageDataset:
     each image starts from its reference in one of the eight orientations of a square. With
     cutmix, every second image has a part of another reference in place of its own (after Yun et
     al., "CutMix", ICCV 2019): no better and no worse, and harder to learn by heart. A type is not
-    dealt to a reference that it does not change, such as color_saturation to a grey one.
+    dealt to a reference that it does not change, such as color_saturation to a grey one. With
+    recrop, references that are crops of photographs get a new window in every image; without,
+    each has its fixed one.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class DistortedImageDataset:
         redistort: bool = True,
         flip: bool = False,
         cutmix: bool = False,
+        recrop: bool = False,
     ):
         self.references = references
         self.types = tuple(types)
@@ -84,8 +92,9 @@ class DistortedImageDataset:
         self.redistort = redistort
         self.flip = flip
         self.cutmix = cutmix
+        self.recrop = recrop and isinstance(references.images, Crops)
         self._key = (seed, SPLITS.index(split))
-        self.effective = takes_effect(references.images, self.types)  # (R, T, 2) bool
+        self.effective = self._find_effective()  # (R, T, 2) bool
         if not self.effective.any():
             raise UserError(
                 f"none of the distortions {', '.join(self.types)} changes any of the "
@@ -109,6 +118,25 @@ class DistortedImageDataset:
             cutmix=self.cutmix,
             effective=None if self.effective.all() else self.effective,
         )
+
+    def _find_effective(self):
+        """Return (R, T, 2) bool: whether each type, in either direction, changes each reference.
+
+        With new windows in every image, a type counts where it changes all of a few windows of the
+        photograph.
+        """
+        images = self.references.images
+        if not self.recrop:
+            return takes_effect(images, self.types)
+        _, first, photographs = np.unique(
+            self.references.photographs, return_index=True, return_inverse=True
+        )
+        window = torch.arange(RECROP_WINDOWS).repeat(len(first))
+        rows = torch.from_numpy(first).repeat_interleave(RECROP_WINDOWS)
+        windows = images.draw(rows, fold_in(images.keys[rows], window))
+        effective = takes_effect(windows, self.types)
+        of_photographs = effective.unflatten(0, (len(first), RECROP_WINDOWS)).all(1)
+        return of_photographs[torch.from_numpy(photographs)]
 
     def describe_ineffective(self) -> str:
         """Return a line on types that some references do not get; "" where all get all."""
@@ -176,6 +204,8 @@ class DistortedImageDataset:
         """Return 16 hexadecimal digits of the references and the present draws."""
         digest = hashlib.sha256()
         digest.update(" ".join((*self.references.digests, *self.types)).encode())
+        if isinstance(self.references.images, Crops):
+            digest.update(f" {self.references.images.shape[1]} pixels, {self.recrop}".encode())
         labels = self.labels
         for values in (
             labels.type,
@@ -192,10 +222,13 @@ class DistortedImageDataset:
     def _starting_images(self, indices, device):
         """Return (B, H, W, 3) uint8 on the device: the references, mixed and flipped as drawn."""
         labels = self.labels
-        images = self._copy_references(labels.reference[indices], device)
+        keys = labels.key[indices]
+        images = self._copy_references(labels.reference[indices], fold_in(keys, _CROP), device)
         mixed = labels.cutmix_width[indices].nonzero()[:, 0]
         if len(mixed):
-            neighbours = self._copy_references(labels.neighbour[indices[mixed]], device)
+            neighbours = self._copy_references(
+                labels.neighbour[indices[mixed]], fold_in(keys[mixed], _NEIGHBOUR_CROP), device
+            )
             width = images.shape[2]
             replaced_width = labels.cutmix_width[indices[mixed]].to(device) * width
             is_replaced = torch.arange(width, device=device) < replaced_width[:, None]  # (M, W)
@@ -203,8 +236,11 @@ class DistortedImageDataset:
             images[mixed] = torch.where(is_replaced[:, None, :, None], neighbours, images[mixed])
         return _orient(images, labels.orientation[indices])
 
-    def _copy_references(self, references, device):
-        images = self.references.images[references].contiguous()
+    def _copy_references(self, references, crop_keys, device):
+        if self.recrop:
+            images = self.references.images.draw(references, crop_keys)
+        else:
+            images = self.references.images[references].contiguous()
         return images.to(device, non_blocking=True)
 
 
@@ -249,7 +285,8 @@ def main(args: argparse.Namespace) -> None:
     from matplotlib.backend_bases import FigureCanvasBase  # slow imports, not needed for --help
 
     from distortions.figures import example_rows, plot_distortion_examples
-    from references.sources import largest_side, load_test_references, resolve_source
+    from references.sizes import largest_side
+    from references.sources import load_test_references, resolve_source
     from utils.drawing import LONGEST_NAME, default_style, save_figure, shorten
 
     formats = FigureCanvasBase.get_supported_filetypes()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from distorted_dataset import DistortedImageDataset
 from distortions.registry import DISTORTIONS, missing_type_hint
 from distortions.sources_changed import stale_warning
-from evaluation.evaluate import held_out_dataset, measure, predict
+from evaluation.evaluate import held_out_dataset, measure, native_crops, predict
 from evaluation.report import table
 from evaluation.results import read_log, write_predictions
 from models import Run, load_run
@@ -81,6 +81,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--distortions_per_image",
         type=int_in_range(1),
         help="of each held-out reference (default: the run's)",
+    )
+    add(
+        "--crops_per_reference",
+        type=int_in_range(1),
+        help="crops of each test photograph, where the run was trained on crops at their own "
+        "scale (default: the run's)",
     )
     add("--skip_tsne", action="store_true", help="leave out the t-SNE figure, the slowest")
     add(
@@ -150,6 +156,12 @@ def describe_test(args: argparse.Namespace, run: Run) -> dict[str, Any]:
             reference_digests=run.reference_digests,
             image_size=config["image_size"],
             data_seed=config["data_seed"],
+            crops=native_crops(config),
+        )
+    if args.crops_per_reference and config["crop"] == "whole":
+        raise UserError(
+            f"--crops_per_reference is for crops at their own scale; {args.experiment} was trained "
+            "on whole scenes, so leave it out"
         )
     return {
         "references": references,
@@ -158,6 +170,7 @@ def describe_test(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         "samples": args.test_samples,
         "distortions_per_image": args.distortions_per_image or config["distortions_per_image"],
         "part": part,
+        "crops_per_reference": args.crops_per_reference or config["crops_per_reference"],
     }
 
 

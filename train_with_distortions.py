@@ -26,6 +26,7 @@ from utils.cli import (
     TRY_AGAIN,
     float_in_range,
     int_in_range,
+    int_or_all,
     int_or_auto,
     make_parser,
     run_script,
@@ -41,6 +42,7 @@ from distortions.sources_changed import stale_warning
 from models.inference import build
 from models.mixture import Mixture
 from models.quality_net import BACKBONES, STEMS, QualityNet
+from references.sizes import CROPS, NativeCrops, choose_crop
 from references.sources import load_training_references, resolve_source
 from training.checkpointing import OpenRun, ensure_new_run, has_checkpoint, open_run
 from training.config import Recipe, check_recipe, check_sizes, describe_run, resume_args
@@ -103,7 +105,31 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: from memory)",
     )
     add("--image_size", type=int_in_range(MIN_SIDE), default=32, help="side of a reference, pixels")
-    add("--train_samples", type=int_in_range(1), default=500, help="references to train on")
+    add(
+        "--crop",
+        choices=("auto", *CROPS),
+        default="auto",
+        help="native: square crops of photographs at their own scale; whole: whole scenes, shrunk; "
+        "auto: native where the images are larger than twice --image_size",
+    )
+    add(
+        "--working_size",
+        type=int_in_range(MIN_SIDE),
+        default=512,
+        help="for native crops, photographs are first shrunk to this shorter side, pixels",
+    )
+    add(
+        "--crops_per_reference",
+        type=int_or_auto(1),
+        default="auto",
+        help="native crops of each photograph in an epoch; auto: 4",
+    )
+    add(
+        "--train_samples",
+        type=int_or_all,
+        default=500,
+        help="references to train on; all: those that validation leaves of a folder",
+    )
     add("--val_samples", type=int_in_range(2), default=100, help="references that choose best.pt")
     add(
         "--distortions",
@@ -277,13 +303,13 @@ def main(
     device = init_distributed(choose_device(args.device))
     if not (args.resume or args.overwrite):
         ensure_new_run(args.folder)
-    train, val, source = load_data(args, recipe, dataset_class)
-    config = describe_run(args, recipe, source, train, val, device)
+    train, val, source, crops = load_data(args, recipe, dataset_class)
+    config = describe_run(args, recipe, source, crops, train, val, device)
     check_sizes(config, len(train), len(val))
     if args.resume:
         check_recipe(args.folder, config)
     require_equal(config["digest"], "references")
-    print_configuration(config, device)
+    print_configuration(config, train, device)
 
     # ---------------------------------------------------------------------- network and mixture
     seed_everything(config["seed"])
@@ -328,13 +354,14 @@ def main(
 
 def load_data(
     args: argparse.Namespace, recipe: Recipe, dataset_class: type[DistortedImageDataset]
-) -> tuple[DistortedImageDataset, DistortedImageDataset, str]:
-    """Return the training and the validation images, and what --references came to."""
+) -> tuple[DistortedImageDataset, DistortedImageDataset, str, NativeCrops | None]:
+    """Return the training and the validation images, and what --references and --crop came to."""
     types = select_types(args.distortions)
     source, warning = args.references, None
     with main_process_first(), advice_on_moved_references(args):  # one downloads or packs
         if not args.resume:  # a resumed run's is resolved
             source, warning = resolve_source(args.references, args.data_root)
+        crops = resolve_crops(args, source)
         train_references, val_references = load_training_references(
             source,
             args.train_samples,
@@ -343,6 +370,7 @@ def load_data(
             data_root=args.data_root,
             data_seed=args.data_seed,
             cache_dir=args.cache_dir,
+            crops=crops,
         )
     for problem in (warning, stale_warning()):
         if problem:
@@ -357,6 +385,7 @@ def load_data(
         redistort=args.redistort,
         flip=recipe.flip,
         cutmix=recipe.cutmix,
+        recrop=True,
     )
     val = dataset_class(
         val_references,
@@ -370,7 +399,33 @@ def load_data(
     for title, dataset in (("training", train), ("validation", val)):
         if line := dataset.describe_ineffective():
             print(f"{title}: {line}")
-    return train, val, source
+    return train, val, source, crops
+
+
+def resolve_crops(args: argparse.Namespace, source: str) -> NativeCrops | None:
+    """Return how references are cropped, or None where they are whole scenes; print why."""
+    crop = args.crop
+    reason = "as the run began" if args.resume else "as --crop says"
+    if crop == "auto":
+        crop, reason = choose_crop(source, args.image_size)
+    per_reference = args.crops_per_reference
+    if crop == "whole":
+        if per_reference not in ("auto", 1):
+            raise UserError(
+                f"--crops_per_reference {per_reference} is for --crop native, but references are "
+                f"taken whole ({reason}); leave it out, or give --crop native"
+            )
+        if source != "cifar10":
+            print(f"crop: whole scenes, shrunk to {args.image_size} pixels ({reason})")
+        return None
+    crops = NativeCrops(args.working_size)
+    if per_reference != "auto":
+        crops = NativeCrops(args.working_size, per_reference)
+    print(
+        f"crop: native, {crops.per_reference} windows of {args.image_size} pixels of each "
+        f"photograph, whose shorter side is at most {args.working_size} ({reason})"
+    )
+    return crops
 
 
 @contextmanager
@@ -442,13 +497,15 @@ def finish(
     return {"epoch": epoch + 1, **validate(model, mixture, val)}
 
 
-def print_configuration(config: dict[str, Any], device: torch.device) -> None:
+def print_configuration(
+    config: dict[str, Any], train: DistortedImageDataset, device: torch.device
+) -> None:
     """Print what the run is, on what, and with which versions."""
     hidden = ("versions", "types", "recipe")
     print("  ".join(f"{name}={value}" for name, value in config.items() if name not in hidden))
     versions = "  ".join(f"{name} {value}" for name, value in config["versions"].items())
     print(f"device {device}  {versions}")
-    images = config["train_samples"] * (config["distortions_per_image"] + 1)
+    images = len(train)
     types = ", ".join(config["types"])
     print(f"{images} images an epoch from {config['references_name']}, types {types}", flush=True)
 

@@ -86,7 +86,7 @@ def classical(folder: str | Path, images: int) -> dict[str, dict[str, Any]]:
     # The run's own training images, but redrawn every epoch, and not mixed.
     changes = {"redistort": True, "cache_dir": None, "resume": True}
     flags = argparse.Namespace(**{**run.config, **changes})
-    train, val, _ = load_data(flags, Recipe(cutmix=False), DistortedImageDataset)
+    train, val, *_ = load_data(flags, Recipe(cutmix=False), DistortedImageDataset)
     test = tested_dataset(run, metrics)
     train_sample = draw_sample(train, images)
     test_statistics = measure_statistics(test)

@@ -12,6 +12,7 @@ from distortions.registry import DISTORTIONS
 from evaluation.clusters import cluster_measures, cluster_names
 from evaluation.metrics import bootstrap_intervals, quality_measures, rmse, srcc
 from models.inference import Predictions, Run
+from references.sizes import NativeCrops
 from references.sources import load_test_references
 from utils.terminal import readable
 
@@ -38,6 +39,7 @@ def held_out_dataset(
         exclude=run.reference_digests,
         cache_dir=cache_dir,
         part=test.get("part", "held_out"),
+        crops=native_crops(config, test.get("crops_per_reference")),
     )
     dataset = DistortedImageDataset(
         references,
@@ -49,6 +51,16 @@ def held_out_dataset(
         redistort=False,
     )
     return dataset, left_out
+
+
+def native_crops(config: dict[str, Any], per_reference: int | None = None) -> NativeCrops | None:
+    """Return how a run's references are cropped, or None where they are whole scenes.
+
+    per_reference: crops of each photograph (default: as many as in the run's epochs).
+    """
+    if config["crop"] == "whole":
+        return None
+    return NativeCrops(config["working_size"], per_reference or config["crops_per_reference"])
 
 
 def predict(run: Run, dataset: DistortedImageDataset) -> Predictions:

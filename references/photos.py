@@ -24,6 +24,7 @@ PHOTOS = (
     ("skimage", "data/rocket.jpg"),
 )
 SMALLEST_PHOTO = 300  # pixels: the shortest side among the photographs
+SHARP_PHOTO = 256  # pixels: shrunk to this shorter side, little is left of the cameras' blur
 # PHOTOS are shuffled. The first two are for the test, the next for validation.
 _PHOTOS_OF_SPLIT = {"test": slice(0, 2), "val": slice(2, 3), "train": slice(3, 7)}
 
@@ -45,6 +46,11 @@ def load_photo(i: int) -> Image.Image:
     return Image.open(Path(specification.origin).parent / path).convert("RGB")
 
 
+def photos_of_split(split: str, data_seed: int) -> list[int]:
+    """Return the indices in PHOTOS of a split's photographs."""
+    return permutation(len(PHOTOS), data_seed)[_PHOTOS_OF_SPLIT[split]].tolist()
+
+
 def photo_crops(split: str, count: int, side: int, data_seed: int, seed: int) -> PhotoCrops:
     """Crop this split's photographs, one after the other, at random places and scales.
 
@@ -57,7 +63,7 @@ def photo_crops(split: str, count: int, side: int, data_seed: int, seed: int) ->
             f"--image_size {side} is larger than the bundled photographs allow "
             f"({SMALLEST_PHOTO} pixels)"
         )
-    members = permutation(len(PHOTOS), data_seed)[_PHOTOS_OF_SPLIT[split]].tolist()
+    members = photos_of_split(split, data_seed)
     photos = {i: load_photo(i) for i in members}
     keys = fold_in(seed, SPLITS.index(split), torch.arange(count))
     places = CounterRNG(keys).uniform(shape=(3,)).tolist()

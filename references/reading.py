@@ -93,11 +93,24 @@ def read_image(path: str | Path, side: int) -> tuple[np.ndarray | None, str | No
     Returns ((side, side, 3) uint8, None), or (None, the reason why it cannot be used). Of a file
     with several frames or pages the first one counts.
     """
+    return _read(path, lambda image: fit(image, side))
+
+
+def read_photograph(path: str | Path, working_size: int) -> tuple[np.ndarray | None, str | None]:
+    """Read the whole of an image file, shrunk to a shorter side of working_size at most.
+
+    Returns ((H, W, 3) uint8, None), or (None, the reason why it cannot be used).
+    """
+    return _read(path, lambda image: shrink(image, working_size))
+
+
+def _read(path, convert):
+    """Return (what `convert` makes of a file's RGB image, None), or (None, the reason)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's are about metadata, or images that are read
             with open_image(path) as image:
-                return fit(to_rgb(image), side), None
+                return convert(to_rgb(image)), None
     except FORESEEN as problem:
         return None, getattr(problem, "strerror", None) or one_line(problem)
     except UNREADABLE as problem:
@@ -141,6 +154,19 @@ def fit(image: Image.Image, side: int) -> np.ndarray:
         return np.asarray(image)[int(top) : int(top) + side, int(left) : int(left) + side]
     box = (left, top, left + short, top + short)
     return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def shrink(image: Image.Image, working_size: int) -> np.ndarray:
+    """Shrink an RGB image so that its shorter side is working_size pixels at most.
+
+    Returns (H, W, 3) uint8. So a pixel of a large photograph, which the camera has interpolated
+    and smoothed, becomes sharp. A smaller image stays as it is.
+    """
+    short = min(image.size)
+    if short <= working_size:
+        return np.asarray(image)
+    width, height = (round(length * working_size / short) for length in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
 @cache

@@ -18,10 +18,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from references.crops import Crops, PhotographsInMemory, fixed_keys
 from references.folders import held_out_split, list_files, part_of
 from references.packed import PackedFolder, PackedImages, pack, pixel_digest
-from references.photos import PHOTOS, SMALLEST_PHOTO, photo_crops
-from references.reading import UNREADABLE, fit, open_image, read_image
+from references.photos import PHOTOS, SHARP_PHOTO, load_photo, photo_crops, photos_of_split
+from references.reading import fit, read_image, read_photograph, shrink
+from references.sizes import NativeCrops, too_small
 from references.tally import Tally, grey_share
 from utils.distributed import is_main_process
 from utils.errors import UserError
@@ -30,6 +32,7 @@ from utils.rng import SPLITS, permutation
 
 BUILTIN = ("auto", "cifar10", "photos")
 BUILTIN_PREFIX = "builtin:"  # "builtin:photos" is never a folder
+ALL = "all"  # of --train_samples: every reference that validation leaves
 MAX_NAMED = 20  # so many unusable files are named; further ones are only counted
 DOWNLOAD_TIMEOUT = 10  # seconds that the server may take to answer
 RECOGNISED = 5  # so many of a folder's training images tell whether a run was trained on it
@@ -39,9 +42,9 @@ RECOGNISED = 5  # so many of a folder's training images tell whether a run was t
 class References:
     """Pristine images, all of one size."""
 
-    images: torch.Tensor | PackedImages  # (N, S, S, 3) uint8
+    images: torch.Tensor | PackedImages | Crops  # (N, S, S, 3) uint8
     names: tuple[str, ...]
-    digests: tuple[str, ...]  # 16 hexadecimal digits of each image's pixels
+    digests: tuple[str, ...]  # 16 hexadecimal digits of each image's, or its photograph's, pixels
     photographs: np.ndarray  # (N,) int64: crops of one photograph have the same number
     source: str  # as it is printed, for example "CIFAR-10"
 
@@ -110,35 +113,51 @@ _BUILTIN_MEANINGS = {
 
 def load_training_references(
     source: str,
-    train_samples: int,
+    train_samples: int | str,
     val_samples: int,
     image_size: int,
     data_root: str,
     data_seed: int,
     cache_dir: str | None = None,
+    crops: NativeCrops | None = None,
 ) -> tuple[References, References]:
     """Return References to train on and others to validate on, from the training images.
 
     source is what resolve_source returned. Validation is taken first, so that runs with another
-    train_samples are validated on the same images. With cache_dir, a folder's images are read from
-    disk when they are needed.
+    train_samples are validated on the same images. train_samples ALL takes all that are left. With
+    cache_dir, a folder's images are read from disk when they are needed. With crops, the images
+    are crops at their own scale, crops.per_reference of each photograph; without, whole scenes.
     """
     if source == "photos":
-        crop = partial(_photo_references, side=image_size, data_seed=data_seed, seed=data_seed)
+        if train_samples == ALL:
+            raise UserError(
+                "--train_samples all is for a folder of photographs; the bundled ones give as many "
+                "crops as you say"
+            )
+        crop = partial(
+            _photo_references, side=image_size, data_seed=data_seed, seed=data_seed, crops=crops
+        )
         return crop("train", train_samples), crop("val", val_samples)
-    pool = _make_pool(source, "train", image_size, data_root, data_seed, cache_dir)
-    wanted = train_samples + val_samples
+    pool = _make_pool(source, "train", image_size, data_root, data_seed, cache_dir, crops)
+    wanted = len(pool.names)
+    if isinstance(train_samples, int):
+        wanted = train_samples + val_samples
     order = permutation(len(pool.names), data_seed, SPLITS.index("train"))
     taken, _ = pool.take(wanted, order)
     if len(taken) == 0:
         raise UserError(_nothing_usable(pool, image_size))
-    if len(taken) < wanted:
+    if train_samples == ALL and len(taken) <= val_samples:
+        raise UserError(
+            f"--val_samples {val_samples} leaves no reference to train on: {pool.source} has "
+            f"{len(taken)} for training; lower it"
+        )
+    if train_samples != ALL and len(taken) < wanted:
         raise UserError(
             f"--train_samples {train_samples} and --val_samples {val_samples} need {wanted} "
             f"references, but {pool.source} has {len(taken)} for training; "
-            "lower them to that in all"
+            "lower them to that in all, or give --train_samples all"
         )
-    return taken.slice(val_samples, None), taken.slice(0, val_samples)
+    return pool.to_references(taken[val_samples:]), pool.to_references(taken[:val_samples])
 
 
 def load_test_references(
@@ -151,30 +170,38 @@ def load_test_references(
     exclude: Collection[str] = (),
     cache_dir: str | None = None,
     part: str = "held_out",
+    crops: NativeCrops | None = None,
 ) -> tuple[References, int]:
     """Return at most `count` References to test on, and how many were left out.
 
     part: 'held_out', the source's test images, or 'all' of a folder's. Images whose digests are in
     `exclude` are left out. data_seed splits a source that has no split of its own; seed decides
-    which of the images are taken.
+    which of the images are taken. crops is what it is for training.
     """
     if part == "all" and source in BUILTIN:
         raise UserError(f"--test_part all is for a folder; {source} has test images of its own")
     if source == "photos":
-        crops = _photo_references("test", count, side=image_size, data_seed=data_seed, seed=seed)
-        return crops, 0
-    pool = _make_pool(source, part, image_size, data_root, data_seed, cache_dir)
+        references = _photo_references(
+            "test", count, side=image_size, data_seed=data_seed, seed=seed, crops=crops
+        )
+        return references, 0
+    pool = _make_pool(source, part, image_size, data_root, data_seed, cache_dir, crops)
     order = permutation(len(pool.names), seed, SPLITS.index("test"))
     taken, left_out = pool.take(count, order, set(exclude))
     if len(taken) == 0:
         if left_out == 0:
             raise UserError(_nothing_usable(pool, image_size))
         raise UserError(f"{pool.source} has no usable test image that was not trained on")
-    return taken, left_out
+    return pool.to_references(taken), left_out
 
 
 def choose_test_part(
-    source: str, own_source: str, reference_digests: Sequence[str], image_size: int, data_seed: int
+    source: str,
+    own_source: str,
+    reference_digests: Sequence[str],
+    image_size: int,
+    data_seed: int,
+    crops: NativeCrops | None = None,
 ) -> str:
     """Return which part of a source a run is tested on: 'held_out' or 'all'.
 
@@ -189,7 +216,7 @@ def choose_test_part(
         return "held_out"
     if len(listing.names) < 2:
         return "all"
-    pool = _folder_pool(Path(source), "train", image_size, data_seed, cache_dir=None)
+    pool = _folder_pool(Path(source), "train", image_size, data_seed, None, crops)
     order = permutation(len(pool.names), data_seed, SPLITS.index("train"))
     return "held_out" if pool.begins_with(set(reference_digests), order) else "all"
 
@@ -199,7 +226,7 @@ class _Candidate:
     """An image that may become a reference: it has a digest, or a reason why it cannot be used."""
 
     name: str
-    image: np.ndarray | None = None  # (S, S, 3) uint8; a packed folder's images stay on disk
+    image: np.ndarray | None = None  # (H, W, 3) uint8; a packed folder's images stay on disk
     digest: str | None = None
     reason: str = ""
 
@@ -215,10 +242,12 @@ class _CandidatePool:
     split: str  # which part this is, and why
     not_read: Counter[str] = field(default_factory=Counter)  # files of other kinds, by suffix
     packed: PackedFolder | None = None  # holds the images, if `read` does not load them
+    side: int = 0  # of the references
+    crops: NativeCrops | None = None
 
     def take(
         self, count: int, order: torch.Tensor, exclude: Collection[str] = ()
-    ) -> tuple[References, int]:
+    ) -> tuple[list[_Candidate], int]:
         """Return the first `count` usable images in this order, without copies.
 
         Also returns how many of the images on the way have a digest in `exclude`; they are not
@@ -245,9 +274,8 @@ class _CandidatePool:
                     digests.add(candidate.digest)
                     taken.append(candidate)
                     bar.update()
-        references = self._to_references(taken)
-        print(self._line(tally, references))
-        return references, tally.excluded
+        print(self._line(tally, taken))
+        return taken, tally.excluded
 
     def begins_with(self, digests: Collection[str], order: torch.Tensor) -> bool:
         """Tell whether the first usable images in this order have these digests."""
@@ -263,9 +291,9 @@ class _CandidatePool:
                 break
         return found > 0
 
-    def _line(self, tally, references):
+    def _line(self, tally, taken):
         """Return what was found, used and skipped, which part this is, and how much is grey."""
-        used = f"{len(references)} used{grey_share(references.images)}"
+        used = f"{len(taken)} used{grey_share(self.to_references(taken).images)}"
         parts = [f"references: {self.found}, {used}"]
         parts.append(self.split)
         if tally.excluded:
@@ -277,20 +305,56 @@ class _CandidatePool:
             parts.append(f"not needed: {unseen}")
         return "; ".join(parts)
 
-    def _to_references(self, taken):
-        if self.packed is not None:
-            images = self.packed.images([candidate.name for candidate in taken])
-        elif taken:
-            images = torch.from_numpy(np.stack([candidate.image for candidate in taken]))
-        else:
-            images = torch.empty((0, 1, 1, 3), dtype=torch.uint8)
-        return References(
-            images=images,
-            names=tuple(printable(candidate.name) for candidate in taken),
-            digests=tuple(candidate.digest for candidate in taken),
-            photographs=np.arange(len(taken)),
+    def to_references(self, taken: Sequence[_Candidate]) -> References:
+        """Return the references that candidates make: each one image, or several crops."""
+        names = [printable(candidate.name) for candidate in taken]
+        digests = [candidate.digest or "" for candidate in taken]
+        if self.crops is None:
+            return References(
+                images=self._whole_images(taken),
+                names=tuple(names),
+                digests=tuple(digests),
+                photographs=np.arange(len(taken)),
+                source=self.source,
+            )
+        return _crop_references(
+            self._photographs(taken),
+            names,
+            digests,
+            side=self.side,
+            per_reference=self.crops.per_reference,
             source=self.source,
         )
+
+    def _photographs(self, taken):
+        if self.packed is not None:
+            return self.packed.photographs([candidate.name for candidate in taken])
+        return PhotographsInMemory([candidate.image for candidate in taken])
+
+    def _whole_images(self, taken):
+        if self.packed is not None:
+            return self.packed.images([candidate.name for candidate in taken])
+        if taken:
+            return torch.from_numpy(np.stack([candidate.image for candidate in taken]))
+        return torch.empty((0, 1, 1, 3), dtype=torch.uint8)
+
+
+def _crop_references(photographs, names, digests, side, per_reference, source):
+    """Return References to `per_reference` crops of each photograph."""
+    count = len(names)
+    crops = Crops(
+        photographs,
+        rows=torch.arange(count).repeat_interleave(per_reference),
+        keys=fixed_keys(digests, per_reference).flatten(),
+        side=side,
+    )
+    return References(
+        images=crops,
+        names=tuple(f"{name}/{k}" for name in names for k in range(per_reference)),
+        digests=tuple(digest for digest in digests for _ in range(per_reference)),
+        photographs=np.arange(count).repeat(per_reference),
+        source=source,
+    )
 
 
 def _nothing_usable(pool, side):
@@ -309,14 +373,15 @@ def _progress_bar(count):
     )
 
 
-def _make_pool(source, part, image_size, data_root, data_seed, cache_dir):
+def _make_pool(source, part, image_size, data_root, data_seed, cache_dir, crops):
     """Return the candidates of CIFAR-10's or a folder's part: 'train', 'held_out' or 'all'."""
     if source == "cifar10":
-        return _cifar10_pool("train" if part == "train" else "test", image_size, data_root)
-    return _folder_pool(Path(source), part, image_size, data_seed, cache_dir)
+        split = "train" if part == "train" else "test"
+        return _cifar10_pool(split, image_size, data_root, crops)
+    return _folder_pool(Path(source), part, image_size, data_seed, cache_dir, crops)
 
 
-def _folder_pool(path, part_name, image_size, data_seed, cache_dir):
+def _folder_pool(path, part_name, image_size, data_seed, cache_dir, crops):
     if part_name != "all" and path.is_file():
         raise UserError(f"--references {path}: expected a folder of images, not this file")
     listing = list_files(path)
@@ -324,16 +389,21 @@ def _folder_pool(path, part_name, image_size, data_seed, cache_dir):
     part = part_of(listing, part_name, data_seed)
 
     def read_file(name):
-        return read_image(folder / name, image_size)
+        if crops is None:
+            return read_image(folder / name, image_size)
+        return read_photograph(folder / name, crops.working_size)
 
     def read_candidate(name):
         image, reason = read_file(name)
-        digest = None if image is None else pixel_digest(image)
-        return _Candidate(name, image=image, digest=digest, reason=reason or "")
+        reason = reason or too_small(image.shape[:2], image_size)
+        if reason:
+            return _Candidate(name, reason=reason)
+        return _Candidate(name, image=image, digest=pixel_digest(image))
 
     def look_up_candidate(name):
         digest, reason = packed.look_up(name)
-        return _Candidate(name, digest=digest, reason=reason or "")
+        reason = reason or too_small(packed.size_of(name), image_size)
+        return _Candidate(name, digest=None if reason else digest, reason=reason)
 
     make_pool = partial(
         _CandidatePool,
@@ -342,14 +412,27 @@ def _folder_pool(path, part_name, image_size, data_seed, cache_dir):
         found=f"folder {printable(str(folder))}, {listing.file_count} files",
         split=f"split: {part.description}",
         not_read=listing.suffixes,
+        side=image_size,
+        crops=crops,
     )
     if not cache_dir:
         return make_pool(read_candidate)
-    packed = pack(cache_dir, folder, names=part.names_to_pack, side=image_size, read=read_file)
+    packed = pack(
+        cache_dir,
+        folder,
+        names=part.names_to_pack,
+        side=image_size if crops is None else None,
+        read=read_file,
+        working_size=None if crops is None else crops.working_size,
+    )
     return make_pool(look_up_candidate, packed=packed)
 
 
-def _cifar10_pool(split, image_size, data_root):
+def _cifar10_pool(split, image_size, data_root, crops):
+    if crops is not None:
+        raise UserError(
+            "--crop native is for photographs; CIFAR-10's images are taken whole, so leave it out"
+        )
     arrays = _load_cifar10(data_root, split)
     if image_size > arrays.shape[1]:
         raise UserError(
@@ -393,37 +476,37 @@ def _load_cifar10(data_root, split):
         socket.setdefaulttimeout(previous_timeout)
 
 
-def largest_side(source: str, at_most: int) -> int:
-    """Return the largest image size that the source allows, up to at_most pixels.
-
-    A folder's size is that of its first image that can be opened.
-    """
-    if source == "cifar10":
-        return min(at_most, 32)
-    if source == "photos":
-        return min(at_most, SMALLEST_PHOTO)
-    listing = list_files(Path(source), report=False)
-    for name in listing.names:
-        try:
-            with open_image(listing.folder / name) as image:
-                return min(at_most, *image.size)
-        except UNREADABLE:
-            continue  # its name is printed when the references are loaded
-    return at_most
-
-
-def _photo_references(split, count, side, data_seed, seed):
-    crops = photo_crops(split, count, side=side, data_seed=data_seed, seed=seed)
-    references = References(
-        images=torch.from_numpy(crops.images),
-        names=crops.names,
-        digests=tuple(map(pixel_digest, crops.images)),
-        photographs=crops.photographs,
-        source=f"{len(PHOTOS)} bundled photographs (a demonstration)",
-    )
-    photographs = len(np.unique(crops.photographs))
+def _photo_references(split, count, side, data_seed, seed, crops):
+    source = f"{len(PHOTOS)} bundled photographs (a demonstration)"
+    if crops is None:
+        drawn = photo_crops(split, count, side=side, data_seed=data_seed, seed=seed)
+        references = References(
+            images=torch.from_numpy(drawn.images),
+            names=drawn.names,
+            digests=tuple(map(pixel_digest, drawn.images)),
+            photographs=drawn.photographs,
+            source=source,
+        )
+    else:
+        members = photos_of_split(split, data_seed)
+        arrays = [shrink(load_photo(i), min(crops.working_size, SHARP_PHOTO)) for i in members]
+        if side > min(crops.working_size, SHARP_PHOTO):
+            raise UserError(
+                f"--image_size {side} is larger than the bundled photographs are at "
+                f"--working_size {crops.working_size}, at most {SHARP_PHOTO} pixels; lower it"
+            )
+        every = _crop_references(
+            PhotographsInMemory(arrays),
+            names=[Path(PHOTOS[i][1]).stem for i in members],
+            digests=[pixel_digest(array) for array in arrays],
+            side=side,
+            per_reference=-(-count // len(members)),
+            source=source,
+        )
+        references = every.slice(0, count)
+    photographs = len(np.unique(references.photographs))
     print(
-        f"references: {references.source}, {count} crops used{grey_share(references.images)}; "
+        f"references: {source}, {count} crops used{grey_share(references.images)}; "
         f"split: {photographs} of the photographs are for {split}"
     )
     return references

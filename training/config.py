@@ -13,7 +13,8 @@ import torch
 
 from distorted_dataset import DistortedImageDataset
 from models.quality_net import SINGLE_PIXEL_SIDE, resolve_stem
-from references.sources import resolve_source
+from references.sizes import NativeCrops
+from references.sources import ALL, resolve_source
 from utils.checkpoint import convert_config
 from utils.device import has_bfloat16
 from utils.distributed import get_world_size
@@ -24,6 +25,14 @@ from utils.files import read_json
 FREE_FLAGS = ("resume", "overwrite", "device", "cache_dir", "save_interval", "debug")
 # What config.json holds beside the flags.
 RESOLVED = ("types", "references_name", "digest", "recipe", "versions", "git_commit")
+# Values of flags that config.json holds as what they came to.
+RESOLVED_VALUES = (
+    ("references", "auto"),
+    ("stem", "auto"),
+    ("crop", "auto"),
+    ("crops_per_reference", "auto"),
+    ("train_samples", ALL),
+)
 # Where the references are: they may move, because the run's digest tells them by their pixels.
 PLACES = ("references", "data_root", "references_name")
 # What may differ between config.json and the run's checkpoint.
@@ -49,6 +58,7 @@ def describe_run(
     args: argparse.Namespace,
     recipe: Recipe,
     source: str,
+    crops: NativeCrops | None,
     train: DistortedImageDataset,
     val: DistortedImageDataset,
     device: torch.device,
@@ -56,12 +66,16 @@ def describe_run(
     """Return a run's configuration in plain JSON values.
 
     It holds the flags, with what 'auto' came to, and what was found: RESOLVED. source is what
-    resolve_source made of --references.
+    resolve_source made of --references, and crops what --crop came to.
     """
     config = {
         name: value for name, value in vars(args).items() if name not in ("folder", *FREE_FLAGS)
     }
     config["references"] = source
+    config["crop"] = "whole" if crops is None else "native"
+    config["crops_per_reference"] = 1 if crops is None else crops.per_reference
+    if args.train_samples == ALL:
+        config["train_samples"] = len(np.unique(train.references.photographs))
     config["stem"] = resolve_stem(args.stem, args.image_size)
     config["amp"] = resolve_amp(args.amp, config["stem"], args.image_size, device)
     config["types"] = list(train.types)
@@ -176,7 +190,7 @@ def resume_args(
     resumed = parse(argparse.Namespace(**saved))
     for name, value in saved.items():
         typed = getattr(resumed, name)
-        if typed == "auto" and name in ("references", "stem"):
+        if (name, typed) in RESOLVED_VALUES:
             setattr(resumed, name, value)
         elif name == "references" and typed != value:
             resumed.references, _ = resolve_source(typed, resumed.data_root)

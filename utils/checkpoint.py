@@ -140,7 +140,8 @@ def convert_config(config: dict[str, Any]) -> dict[str, Any]:
     A recipe's part that is not there is what it was before it could be chosen.
     """
     recipe = {**_FORMAT_3_RECIPE, **config.get("recipe", {})}
-    return {"git_commit": None, **config, "recipe": recipe}
+    whole_scenes = {"crop": "whole", "working_size": 512, "crops_per_reference": 1}
+    return {"git_commit": None, **whole_scenes, **config, "recipe": recipe}
 
 
 def load_states(parts: dict[str, Any], saved: dict[str, Any], path: str | Path) -> None:

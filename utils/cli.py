@@ -59,6 +59,11 @@ def int_or_auto(low: int) -> Callable[[str], int | str]:
     return lambda text: text if text == "auto" else parse_number(text)
 
 
+def int_or_all(text: str) -> int | str:
+    """Read a flag's value: 'all', or a whole number of 1 or more."""
+    return text if text == "all" else int_in_range(1)(text)
+
+
 def float_in_range(low: float, high: float | None = None) -> Callable[[str], float]:
     """Return a flag's type: a number from low to high, both included."""
     return _number_in_range(float, "number", low, high)

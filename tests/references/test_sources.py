@@ -15,6 +15,7 @@ from PIL import Image
 from references import sources
 from references.folders import list_files
 from references.photos import PHOTOS, SMALLEST_PHOTO, load_photo
+from references.sizes import largest_side
 from references.sources import load_test_references, load_training_references, resolve_source
 from tests.helpers import write_images
 from utils.errors import UserError
@@ -159,8 +160,8 @@ def test_the_first_image_that_opens_decides_the_side(tmp_path):
     for name in ("000", "001", "002", "003"):
         (tmp_path / f"{name}_broken.png").write_bytes(b"no image")
 
-    assert sources.largest_side(str(tmp_path), 128) == 36
-    assert sources.largest_side(str(tmp_path), 16) == 16
+    assert largest_side(str(tmp_path), 128) == 36
+    assert largest_side(str(tmp_path), 16) == 16
 
 
 def test_a_folder_of_one_image_is_refused(tmp_path):

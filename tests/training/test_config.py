@@ -11,6 +11,7 @@ import torch
 
 import train_with_distortions as script
 from distorted_dataset import DistortedImageDataset
+from references.sizes import NativeCrops
 from training import config as config_module
 from training.config import FREE_FLAGS, Recipe, check_recipe, check_sizes, describe_run, git_commit
 from training.loop import OPTIMIZERS
@@ -37,13 +38,13 @@ CHANGED = Recipe(
 
 def load(recipe):
     """Return the training and the validation images of a run."""
-    train, val, _ = script.load_data(ARGS, recipe, DistortedImageDataset)
+    train, val, *_ = script.load_data(ARGS, recipe, DistortedImageDataset)
     return train, val
 
 
 def describe(recipe=CHANGED):
     """Return a run's configuration."""
-    return describe_run(ARGS, recipe, "photos", *load(recipe), device=CPU)
+    return describe_run(ARGS, recipe, "photos", NativeCrops(), *load(recipe), device=CPU)
 
 
 def test_every_part_of_the_recipe_is_changed():

@@ -1,0 +1,110 @@
+"""Crops of photographs at their own scale: square windows at random places, one for each key.
+
+A window is read when it is needed, from memory or from a packed file, and is never resized.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, overload
+
+import numpy as np
+import torch
+
+from utils.rng import CounterRNG, fold_in
+
+# A window is ordinary if its luma changes by so many grey levels from a pixel to its neighbours
+# (right and below, in sum), and its channels differ by so many: no flat sky and no white wall.
+MIN_TEXTURE = 4
+MIN_CHROMA = 4
+TRIES = 6  # windows that are looked at until one is ordinary
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # Rec. 601
+
+
+class Photographs(Protocol):
+    """Photographs of any sizes, of which windows are read."""
+
+    sizes: torch.Tensor  # (N, 2) int64: height and width
+
+    def window(self, i: int, top: int, left: int, side: int) -> np.ndarray:
+        """Return the (side, side, 3) uint8 window of photograph i."""
+
+
+class PhotographsInMemory:
+    """Photographs (H, W, 3) uint8 as arrays."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self._arrays = arrays
+        self.sizes = torch.tensor([array.shape[:2] for array in arrays]).view(-1, 2)
+
+    def window(self, i: int, top: int, left: int, side: int) -> np.ndarray:
+        """Return the (side, side, 3) uint8 window of photograph i."""
+        return self._arrays[i][top : top + side, left : left + side]
+
+
+class Crops:
+    """Crops (N, S, S, 3) uint8 of photographs, indexed like a tensor.
+
+    An index reads each crop's fixed window, which depends on its key alone. `draw` reads other
+    windows of the same photographs. A window is the first ordinary one of TRIES random places, or
+    else the one with most texture.
+    """
+
+    def __init__(self, photographs: Photographs, rows: torch.Tensor, keys: torch.Tensor, side: int):
+        self.photographs = photographs
+        self.rows = rows  # (N,) int64: the photograph of each crop
+        self.keys = keys  # (N,) int64: decides its fixed window
+        self.shape = (len(rows), side, side, 3)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: slice) -> "Crops": ...
+    @overload
+    def __getitem__(self, index: torch.Tensor | int) -> torch.Tensor: ...
+    def __getitem__(self, index: slice | torch.Tensor | int) -> "torch.Tensor | Crops":
+        if isinstance(index, slice):
+            return Crops(self.photographs, self.rows[index], self.keys[index], self.shape[1])
+        if isinstance(index, int):
+            return self.draw(torch.tensor([index]), self.keys[[index]])[0]
+        return self.draw(index, self.keys[index])
+
+    def draw(self, indices: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Return (B, S, S, 3) crops of the photographs at these indices, at windows of the keys."""
+        side = self.shape[1]
+        rows = self.rows[indices]
+        room = self.photographs.sizes[rows] - side  # (B, 2): places to the last corner
+        places = CounterRNG(keys).uniform(shape=(TRIES, 2))
+        corners = (places * (room[:, None] + 1)).long()  # (B, TRIES, 2)
+        corners = torch.minimum(corners, room[:, None])
+        crops = np.empty((len(rows), side, side, 3), np.uint8)
+        for i, (row, candidates) in enumerate(zip(rows.tolist(), corners.tolist())):
+            crops[i] = self._first_ordinary(row, candidates)
+        return torch.from_numpy(crops)
+
+    def _first_ordinary(self, row, corners):
+        """Return the first ordinary window at these corners, or the one with most texture."""
+        best = None
+        most_texture = -1.0
+        for top, left in corners:
+            window = self.photographs.window(row, top, left, self.shape[1])
+            texture, chroma = describe_window(window)
+            if texture >= MIN_TEXTURE and chroma >= MIN_CHROMA:
+                return window
+            if texture > most_texture:
+                best = window
+                most_texture = texture
+        return best
+
+
+def describe_window(window: np.ndarray) -> tuple[float, float]:
+    """Return the texture and the chroma of a window (S, S, 3) uint8, in grey levels."""
+    luma = window @ LUMA
+    texture = np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean()
+    chroma = (window.max(-1) - window.min(-1)).mean()
+    return float(texture), float(chroma)
+
+
+def fixed_keys(digests: Sequence[str], crops: int) -> torch.Tensor:
+    """Return (N, crops) int64 keys of each photograph's fixed windows, from its digest alone."""
+    words = torch.tensor([int(digest, 16) - 2**63 for digest in digests], dtype=torch.int64)
+    return fold_in(words[:, None], torch.arange(crops))

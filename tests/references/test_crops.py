@@ -1,0 +1,243 @@
+"""Crops of photographs at their own scale."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distorted_dataset import DistortedImageDataset
+from references.crops import MIN_CHROMA, MIN_TEXTURE, Crops, PhotographsInMemory, describe_window
+from references.photos import load_photo
+from references.sizes import NativeCrops, choose_crop
+from references.sources import ALL, load_test_references, load_training_references
+from tests.helpers import write_images
+
+SIDE = 32
+CROPS = NativeCrops(working_size=120, per_reference=3)
+
+
+@pytest.fixture(scope="module")
+def folder(module_folder):
+    """Write 12 images of noise of 150×140 pixels, and one that is too small."""
+    write_images(module_folder, 12, size=(150, 140))
+    Image.new("RGB", (31, 99)).save(module_folder / "small.png")
+    return module_folder
+
+
+def load(folder, cache_dir=None, train=ALL, val=3, crops=CROPS):
+    return load_training_references(
+        str(folder), train, val, SIDE, "none", 0, cache_dir=cache_dir, crops=crops
+    )
+
+
+def load_test(folder, count=99, seed=0, cache_dir=None, crops=CROPS):
+    references, _ = load_test_references(
+        str(folder), count, SIDE, "none", 0, seed, cache_dir=cache_dir, crops=crops
+    )
+    return references
+
+
+def half_flat(photographs=3):
+    """Return photographs whose left half is grey and whose right half is colourful noise."""
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(0, 256, (photographs, 100, 200, 3), dtype=np.uint8)
+    arrays[:, :, :100] = 128
+    return PhotographsInMemory(list(arrays))
+
+
+def crops_of(photographs, count, side=SIDE):
+    rows = torch.arange(count) % len(photographs.sizes)
+    return Crops(photographs, rows, keys=torch.arange(count), side=side)
+
+
+def is_inside(window, array):
+    """Tell whether a window's pixels stand somewhere in an array, unchanged."""
+    side = len(window)
+    places = np.lib.stride_tricks.sliding_window_view(array, (side, side, 3))
+    return bool((places == window).all((3, 4, 5)).any())
+
+
+def test_a_crop_is_a_piece_of_its_photograph():
+    photo = np.asarray(load_photo(0).crop((0, 0, 90, 80)))
+
+    crops = crops_of(PhotographsInMemory([photo]), 5, side=64)
+
+    for window in crops[torch.arange(5)].numpy():
+        assert is_inside(window, photo)
+
+
+def test_crops_of_a_photograph_differ():
+    crops = crops_of(half_flat(1), 20)
+
+    pixels = crops[torch.arange(20)].flatten(1)
+
+    assert len(pixels.unique(dim=0)) == 20
+
+
+def test_flat_windows_are_avoided():
+    """A window that is half flat or less is found in six tries, but for 1 in 64."""
+    crops = crops_of(half_flat(), 300)
+
+    described = [describe_window(window) for window in crops[torch.arange(300)].numpy()]
+
+    is_ordinary = [texture >= MIN_TEXTURE and chroma >= MIN_CHROMA for texture, chroma in described]
+    assert np.mean(is_ordinary) > 0.95
+
+
+def test_a_flat_photograph_is_cropped_too():
+    flat = PhotographsInMemory([np.full((60, 60, 3), 200, np.uint8)])
+
+    assert torch.equal(crops_of(flat, 2)[0], torch.full((SIDE, SIDE, 3), 200, dtype=torch.uint8))
+
+
+def test_a_photograph_of_the_crops_size_is_taken_whole():
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+    crops = crops_of(PhotographsInMemory([pixels]), 2)
+
+    assert np.array_equal(crops[1], pixels)
+
+
+def test_a_crop_depends_on_its_key_alone():
+    crops = crops_of(half_flat(), 9)
+
+    assert torch.equal(crops[torch.tensor([7, 2])], torch.stack([crops[7], crops[2]]))
+    assert torch.equal(crops[3:][0], crops[3])
+
+
+def test_places_reach_every_edge():
+    """The first and the last place of each axis are drawn."""
+    ramp = np.arange(SIDE + 3, dtype=np.uint8)
+    texture = np.random.default_rng(0).integers(0, 256, (SIDE + 3, SIDE + 3), dtype=np.uint8)
+    photo = np.stack([*np.meshgrid(ramp, ramp), texture], axis=-1)
+    crops = crops_of(PhotographsInMemory([photo]), 200)
+
+    corners = crops[torch.arange(200)][:, 0, 0, :2].unique(dim=0)
+
+    assert len(corners) == 16
+
+
+def test_training_crops_are_new_in_every_image_and_epoch(folder):
+    train, _ = load(folder)
+    dataset = DistortedImageDataset(train, distortions_per_image=2, recrop=True)
+    pristine = torch.nonzero(dataset.labels.variant == 0)[:, 0]
+
+    first = dataset.images(pristine)
+    dataset.set_epoch(1)
+    second = dataset.images(pristine)
+
+    pixels = torch.cat([first, second]).flatten(1)
+    assert len(pixels.unique(dim=0)) == len(pixels)
+
+
+def test_any_training_image_is_made_again_alone(folder):
+    train, _ = load(folder)
+    dataset = DistortedImageDataset(train, recrop=True, flip=True, cutmix=True)
+    images = dataset.images(torch.arange(len(dataset)))
+
+    for i in (0, 7, len(dataset) - 1):
+        assert torch.equal(dataset[i].image, images[i])
+
+
+def test_validation_crops_are_fixed(folder):
+    _, val = load(folder)
+    dataset = DistortedImageDataset(val, split="val", redistort=False)
+    before = dataset.images(torch.arange(len(dataset)))
+
+    dataset.set_epoch(5)
+
+    assert torch.equal(dataset.images(torch.arange(len(dataset))), before)
+    assert torch.equal(before[0].permute(1, 2, 0), val.images[0])
+
+
+def test_crops_of_a_photograph_are_in_one_split(folder):
+    train, val = load(folder)
+    test = load_test(folder)
+    digests = [set(references.digests) for references in (train, val, test)]
+
+    assert not digests[0] & digests[1]
+    assert not (digests[0] | digests[1]) & digests[2]
+    assert len(train) == CROPS.per_reference * len(digests[0])
+    assert len(np.unique(val.photographs)) == 3
+
+
+def test_fixed_crops_depend_on_the_photograph_alone(folder):
+    """However many others are tested, and in whichever order."""
+    every = load_test(folder)
+    few = load_test(folder, count=1, seed=3)
+    place = every.names.index(few.names[0])
+
+    assert torch.equal(few.images[0], every.images[place])
+
+
+def test_a_packed_folder_gives_the_same_crops(folder, tmp_path, capsys):
+    from_memory = load(folder)
+    lines = capsys.readouterr().out
+    from_cache = load(folder, tmp_path)
+
+    assert "1 .png (31×99 is smaller than 32×32)" in lines
+    for memory, cache in zip(from_memory, from_cache):
+        assert cache.names == memory.names
+        assert cache.digests == memory.digests
+        assert torch.equal(cache.images[torch.arange(9)], memory.images[torch.arange(9)])
+        digests = [DistortedImageDataset(part, recrop=True).digest() for part in (memory, cache)]
+        assert digests[0] == digests[1]
+
+
+def test_one_cache_serves_every_image_size(folder, tmp_path):
+    load(folder, tmp_path)
+    load_training_references(str(folder), 3, 3, 64, "none", 0, cache_dir=tmp_path, crops=CROPS)
+
+    (cache,) = tmp_path.iterdir()
+    assert cache.name.startswith("120px_photographs_")
+
+
+def test_a_damaged_cache_of_photographs_is_named(folder, tmp_path):
+    load(folder, tmp_path)
+    (cache,) = tmp_path.iterdir()
+    pixels = bytearray((cache / "images").read_bytes())
+    for i in range(0, len(pixels), 1000):
+        pixels[i] ^= 1
+    (cache / "images").write_bytes(pixels)
+
+    with pytest.raises(ValueError, match="is damaged; delete it"):
+        load(folder, tmp_path)
+
+
+def test_large_photographs_are_shrunk_first(folder):
+    _, val = load(folder)
+
+    assert val.images.photographs.sizes.tolist() == [[120, 129]] * 3
+
+
+def test_digests_tell_the_size_of_crops(folder):
+    small, _ = load(folder)
+    large, _ = load_training_references(str(folder), ALL, 3, 48, "none", 0, crops=CROPS)
+
+    assert DistortedImageDataset(small).digest() != DistortedImageDataset(large).digest()
+
+
+def test_the_bundled_photographs_are_cropped_too():
+    train, val = load_training_references("photos", 10, 4, 96, "none", 0, crops=NativeCrops())
+
+    assert (len(train), len(val)) == (10, 4)
+    assert len(np.unique(train.photographs)) == 4
+    assert len(set(train.digests) | set(val.digests)) == 5
+
+
+def test_all_is_refused_where_there_is_no_end():
+    with pytest.raises(ValueError, match="--train_samples all is for a folder"):
+        load_training_references("photos", ALL, 4, 96, "none", 0, crops=NativeCrops())
+
+
+@pytest.mark.parametrize(
+    ("source", "side", "crop"),
+    (("cifar10", 32, "whole"), ("photos", 32, "native"), ("photos", 128, "whole")),
+)
+def test_the_crop_follows_from_the_size(source, side, crop):
+    assert choose_crop(source, side)[0] == crop
+
+
+@pytest.mark.parametrize(("side", "crop"), ((69, "native"), (70, "whole")))
+def test_a_folders_crop_follows_from_its_median_size(folder, side, crop):
+    assert choose_crop(str(folder), side)[0] == crop
