@@ -6,6 +6,7 @@ run = load_run("experiments/resnet18_distorted")
 run.predict(images).qualities
 """
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from models.blocks import blocks_of
 from models.mixture import Mixture
-from models.quality_net import Output, QualityNet
+from models.quality_map import QualityMap, interpolate
+from models.quality_net import CELL_SIDE, Output, QualityNet
 from models.tiles import cut, tile_image
 from utils.checkpoint import load_checkpoint, load_states
 from utils.device import choose_device
@@ -64,6 +67,46 @@ class Run:
         """
         parts = [self._predict_same_size(_checked(batch)) for batch in _to_batches(images)]
         return Predictions(*(np.concatenate(values) for values in zip(*parts)))
+
+    def quality_map(self, image: torch.Tensor | np.ndarray | Image.Image) -> QualityMap:
+        """Say where an image is bad: a PIL image, or uint8 (H, W, 3) or (3, H, W).
+
+        The network averages what it sees over an image before its heads read it. Here they read
+        each place alone. Memory does not grow with the image, but for the map itself. Raises
+        ValueError for images of another kind.
+        """
+        images = _checked(_to_single(image))
+        height, width = images.shape[2:]
+        qualities, type_probabilities = self._answer_cells(images)
+        cell_side = CELL_SIDE[self.config["stem"]]
+        return QualityMap(
+            quality=interpolate(qualities, height, width, cell_side),
+            type_probabilities=type_probabilities,
+            cell_side=cell_side,
+            types=tuple(self.config["types"]),
+        )
+
+    @torch.inference_mode()
+    def _answer_cells(self, images):
+        """Return qualities (rows, columns) and type probabilities (…, T + 1) of one image's cells.
+
+        images: (1, 3, H, W).
+        """
+        height, width = images.shape[2:]
+        cell_side = CELL_SIDE[self.config["stem"]]
+        shape = (-(-height // cell_side), -(-width // cell_side))
+        head = self.model.type_head
+        qualities = np.empty(shape, np.float32)
+        type_probabilities = np.empty((*shape, head.out_features if head else 0), np.float32)
+        for rows, columns in blocks_of(height, width, self.config["stem"]):
+            cells = feature_map(self.model, images[:, :, rows.pixels, columns.pixels])
+            own = cells[0, :, rows.own, columns.own].permute(1, 2, 0)  # (rows, columns, C)
+            output = self.model.read(own.flatten(0, 1))
+            qualities[rows.cells, columns.cells] = output.quality.view(own.shape[:2]).cpu()
+            if output.type_logits is not None:
+                probabilities = output.type_logits.softmax(1).unflatten(0, own.shape[:2])
+                type_probabilities[rows.cells, columns.cells] = probabilities.cpu()
+        return qualities, type_probabilities
 
     def _predict_same_size(self, images):
         """Return Predictions for a batch, averaged over each image's tiles."""
@@ -124,13 +167,25 @@ def forward(model: QualityNet, images: torch.Tensor) -> Output:
 
     So an answer does not depend on the batch that an image is in.
     """
+    with _full_precision(model):
+        return model(images.to(next(model.parameters()).device))
+
+
+@torch.inference_mode()
+def feature_map(model: QualityNet, images: torch.Tensor) -> torch.Tensor:
+    """Return the model's last features (B, C, rows, columns), computed as forward does."""
+    with _full_precision(model):
+        return model.feature_map(images.to(next(model.parameters()).device))
+
+
+@contextmanager
+def _full_precision(model):
+    """Let a model be in evaluation mode, and compute in float32 and repeatably."""
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        output = model(images.to(device))
+        yield
     model.train(was_training)
-    return output
 
 
 def load_run(folder: str | Path, checkpoint: str = "best", device: str = "auto") -> Run:
@@ -180,6 +235,24 @@ def _to_batches(images):
             "predict takes uint8 images (B, 3, H, W), or a list of one or more PIL images"
         )
     return [np.array(to_rgb(image))[None].transpose(0, 3, 1, 2) for image in images]
+
+
+def _to_single(image):
+    """Return what quality_map takes as a batch (1, 3, H, W), or raise UserError."""
+    if isinstance(image, Image.Image):
+        return _to_batches([image])[0]
+    if not isinstance(image, (torch.Tensor, np.ndarray)) or image.ndim != 3 or 3 not in image.shape:
+        got = type(image).__name__
+        if isinstance(image, (torch.Tensor, np.ndarray)):
+            got = f"{image.dtype} {tuple(image.shape)}"
+        raise UserError(
+            "quality_map takes one image: a PIL image, or uint8 values (H, W, 3) or (3, H, W); "
+            f"got {got}"
+        )
+    image = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
+    if image.shape[0] != 3:
+        image = image.permute(2, 0, 1)
+    return image[None]
 
 
 def _checked(images):

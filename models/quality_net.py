@@ -15,6 +15,7 @@ STEMS = ("small", "imagenet")
 # Image side, pixels, up to which the last strided convolutions see a single pixel. There oneDNN,
 # which does a CPU's convolutions, leaves some bfloat16 gradients unset (seen in torch 2.15).
 SINGLE_PIXEL_SIDE = {"small": 8, "imagenet": 16}
+CELL_SIDE = {"small": 16, "imagenet": 32}  # pixels between two cells of the last feature map
 SMALL_IMAGE = 64  # pixels; below this a ResNet's own stem throws most of the image away
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet's, per channel of [0, 1]
 _STD = (0.229, 0.224, 0.225)
@@ -54,9 +55,23 @@ class QualityNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Output:
         """Return the Output of images (B, 3, H, W) uint8."""
-        features = self.backbone((images.float() - self.mean) / self.std)
+        cells = self.feature_map(images)
+        return self.read(self.backbone.avgpool(cells).flatten(1))
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Return features (B, C, rows, columns) of images (B, 3, H, W) uint8, not yet averaged.
+
+        Cell (i, j) sees what is around pixel (s · i, s · j), where s is CELL_SIDE of the stem.
+        """
+        network = self.backbone
+        values = network.conv1((images.float() - self.mean) / self.std)
+        values = network.maxpool(network.relu(network.bn1(values)))
+        return network.layer4(network.layer3(network.layer2(network.layer1(values))))
+
+    def read(self, features: torch.Tensor) -> Output:
+        """Return the Output that the heads read from features (B, C), averaged over any cells."""
         # The heads are cheap, and bfloat16 would round scores.
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(features.device.type, enabled=False):
             embedding = self.embed(features.float())
             quality = 100 * torch.sigmoid(self.quality_head(embedding)[:, 0])
             type_logits = self.type_head(embedding) if self.type_head else None
