@@ -273,7 +273,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--distortions",
         default="default",
-        help="'default' (the eight), 'all', or names separated by commas",
+        help="'default' (the eight), 'kadid' (KADID-10k's 25), 'all' (the eight and those of "
+        "distortions/extra.py), or names separated by commas",
     )
     add("--output", default="distortion_examples.png", help="the figure's file")
     add("--seed", type=int_in_range(0, MAX_SEED), default=0, help="which reference, and its draws")

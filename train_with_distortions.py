@@ -134,7 +134,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--distortions",
         default="default",
-        help="'default' (the eight), 'all', or names separated by commas",
+        help="'default' (the eight), 'kadid' (KADID-10k's 25), 'all' (the eight and those of "
+        "distortions/extra.py), or names separated by commas",
     )
     add(
         "--distortions_per_image",

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from ablations.tested import tested_dataset
 from benchmarks.timing import markdown
 from distorted_dataset import DistortedImageDataset
-from distortions.registry import DISTORTIONS
+from distortions.registry import select_types
 from evaluation.metrics import srcc
 from evaluation.report import spread
 from evaluation.results import read_columns, read_metrics
@@ -64,7 +64,7 @@ def measure_unknown(folder: str | Path) -> dict[str, dict[str, float]]:
     metrics = read_metrics(folder)
     visualizations = Path(folder) / "visualizations"
     path = visualizations / "unknown.json"
-    names = [name for name in DISTORTIONS if name not in metrics["by_type"]]
+    names = [name for name in select_types("all") if name not in metrics["by_type"]]
     tested_at = (visualizations / "metrics.json").stat().st_mtime
     if path.is_file() and path.stat().st_mtime > tested_at:
         found = null_to_nan(read_json(path, "delete it, and it is made again"))

@@ -3,4 +3,6 @@
 import distortions.standard  # the default eight come first
 
 # isort: split
-import distortions.extra  # noqa: F401
+import distortions.extra
+import distortions.kadid
+import distortions.kadid_tone_and_place  # noqa: F401

@@ -96,6 +96,21 @@ def _apply(entry, images, level, direction, keys):
     return apply_in_float(images, level, direction, keys)
 
 
+def apply_parameter(
+    images: torch.Tensor, distortion_type: str, parameter: float, keys: torch.Tensor
+) -> torch.Tensor:
+    """Distort images (B, H, W, 3) uint8 by a value of what a type's table holds.
+
+    It may lie beyond the table. keys: (B,) int64 of the random numbers.
+    """
+    entry = DISTORTIONS[distortion_type]
+    values = torch.full((len(images), 1, 1, 1), float(parameter), device=images.device)
+    if entry.dtype == "uint8":
+        return entry.function(images.clone(), values, CounterRNG(keys))
+    distorted = entry.function((images / 255).contiguous(), values, CounterRNG(keys))
+    return to_uint8((distorted * 255).contiguous())
+
+
 def apply_distortion(
     image: Image.Image | np.ndarray | torch.Tensor,
     distortion_type: str,

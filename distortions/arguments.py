@@ -12,8 +12,15 @@ from typing import Any, NoReturn
 from distortions.guard import describe
 from utils.errors import UserError
 
+KADID_PREFIX = "kadid_"
 DTYPES = ("float32", "uint8")
-RESERVED = ("all", "auto", "default", "pristine")  # have a meaning of their own in flags and labels
+RESERVED = (
+    "all",
+    "auto",
+    "default",
+    "kadid",
+    "pristine",
+)  # have a meaning of their own in flags and labels
 
 
 def check_function(function: Any, standard: Sequence[str]) -> None:
@@ -39,6 +46,10 @@ def check_function(function: Any, standard: Sequence[str]) -> None:
             "a name of its own",
             "rename it",
         )
+    is_kadid = str(function.__module__).startswith("distortions.kadid")
+    if name.startswith(KADID_PREFIX) and not is_kadid:
+        got = f"has the name {name!r}, whose beginning is that of KADID-10k's family"
+        _refuse(function, got, "another beginning", "rename it")
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         _refuse(function, "is a generator", "a function", "replace `yield` by `return`")
     if inspect.iscoroutinefunction(inner):

@@ -10,18 +10,42 @@ from distortions.uint8_ops import map_on_cpu, on_cpu, to_uint8
 BORDERS = {"replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}  # F.pad: OpenCV
 
 
-def motion_kernel(length: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """Return (B, 9, 9) weights of the mean along a straight path through the middle.
+def motion_kernel(length: torch.Tensor, angle: torch.Tensor, radius: int = 4) -> torch.Tensor:
+    """Return (B, K, K) weights of the mean along a straight path through the middle.
 
-    length, pixels, and angle, radians, are both (B, 1, 1).
+    length, pixels, and angle, radians, are both (B, 1, 1). K = 2 × radius + 1, for lengths up to K.
     """
     reach = (length - 1) / 2  # to either side
-    x = torch.arange(-4, 5, device=length.device)
+    x = torch.arange(-radius, radius + 1, device=length.device)
     y = x[:, None]
     nearest = (x * angle.cos() + y * angle.sin()).clamp(-reach, reach)  # point of the path
     distance = ((x - nearest * angle.cos()) ** 2 + (y - nearest * angle.sin()) ** 2).sqrt()
     weights = (1 - distance).clamp(min=0)
     return weights / weights.sum((1, 2), keepdim=True)
+
+
+def disk_kernel(radius: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return (B, 2 × reach + 1, 2 × reach + 1) weights of a disk, smooth where it ends in a pixel.
+
+    radius, pixels, is (B, 1, 1), and at most reach. A radius of half a pixel changes nothing.
+    """
+    x = torch.arange(-reach, reach + 1, device=radius.device)
+    distance = (x**2 + x[:, None] ** 2).sqrt()
+    weights = (radius + 0.5 - distance).clamp(0, 1)
+    return weights / weights.sum((1, 2), keepdim=True)
+
+
+def gaussian_weights(sigma: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return (B, 2 × reach + 1) weights of a Gaussian that ends at two sigma.
+
+    sigma, pixels, is (B, 1), and at most reach / 2.
+    """
+    sigma = sigma.clamp(min=1e-3)
+    distance = torch.arange(-reach, reach + 1, device=sigma.device).abs()
+    # Where two sigma is no whole number of pixels, the last weight comes in by degrees.
+    share = (2 * sigma + 1 - distance).clamp(0, 1)
+    weights = torch.exp(-((distance / sigma) ** 2) / 2) * share
+    return weights / weights.sum(1, keepdim=True)
 
 
 def filter_each(images: torch.Tensor, kernels: torch.Tensor, border: str) -> torch.Tensor:

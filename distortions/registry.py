@@ -53,6 +53,7 @@ DISTORTION_TYPES = (
     "brightness",
     "pixelation",
 )
+FAMILIES = ("default", "kadid", "all")  # of --distortions; each stands alone
 PRISTINE = "pristine"
 LEVELS = (0, 0.2, 0.4, 0.6, 0.8, 1.0)  # where a table of levels has its values
 MIN_LEVEL, MAX_LEVEL = 0.2, 1.0  # levels are drawn from here
@@ -94,6 +95,11 @@ class Distortion:
     def is_standard(self) -> bool:
         """Whether it is one of the default eight."""
         return self.function.__module__ == "distortions.standard"
+
+    @property
+    def is_kadid(self) -> bool:
+        """Whether it is one of KADID-10k's 25."""
+        return self.function.__module__.startswith("distortions.kadid")
 
 
 DISTORTIONS: dict[str, Distortion] = {}
@@ -205,20 +211,26 @@ def quality_of(distortion_type: str, level: Any) -> Any:
 
 
 def select_types(names: str) -> tuple[str, ...]:
-    """Return the types that `--distortions` names: 'default', 'all', or names between commas."""
+    """Return the types that `--distortions` names.
+
+    'default' stands for the eight, 'kadid' for KADID-10k's 25, and 'all' for all but these, because
+    a fault under two names could not be told apart. Anything else is names between commas.
+    """
     for message in REFUSED.values():
         raise UserError(message)
     if names == "default":
         return DISTORTION_TYPES
+    if names == "kadid":
+        return tuple(name for name, entry in DISTORTIONS.items() if entry.is_kadid)
     if names == "all":
-        return tuple(DISTORTIONS)
+        return _types_beside_kadid()
     types = tuple(name.strip() for name in names.split(","))
     for name in types:
         if not name:
             raise UserError(
                 f"--distortions: a name is missing in {names!r}; put one between two commas"
             )
-        if name in ("default", "all"):
+        if name in FAMILIES:
             raise UserError(
                 f"--distortions {names}: {name!r} stands alone; name every distortion that you want"
             )
@@ -229,11 +241,16 @@ def select_types(names: str) -> tuple[str, ...]:
     return types
 
 
+def _types_beside_kadid():
+    return tuple(name for name, entry in DISTORTIONS.items() if not entry.is_kadid)
+
+
 def unknown_type(name: Any) -> str:
     """Say that there is no distortion of this name, and why, or which there are."""
     hint = missing_type_hint(name) if isinstance(name, str) else ""
     if not hint:
-        hint = f"; choose from {', '.join(DISTORTIONS)}, or add it to distortions/extra.py"
+        names = ", ".join(_types_beside_kadid())
+        hint = f"; choose from {names}, or kadid (25 types), or add it to distortions/extra.py"
     return f"unknown distortion {name!r}{hint}"
 
 
@@ -247,6 +264,9 @@ def missing_type_hint(name: str) -> str:
     if reason := explain_absence(name):
         return f"; {reason}"
     wanted = name.strip().lower().replace("-", "_").replace(" ", "_")
-    similar = [other for other in DISTORTIONS if len(wanted) > 2 and wanted in other]
+    similar: list[str] = []
+    for names in (_types_beside_kadid(), DISTORTIONS):
+        if len(wanted) > 2 and not similar:
+            similar = [other for other in names if wanted in other]
     similar = similar or difflib.get_close_matches(wanted, DISTORTIONS, n=1)
     return f"; did you mean {' or '.join(similar)}?" if similar else ""

@@ -24,6 +24,7 @@ from distortions.registry import (
 from tests.helpers import distort_all
 from utils.errors import UserError
 
+EXTRA = ("rain", "fog", "lens_distortion", "chromatic_aberration")
 GREY = torch.full((2, 8, 8, 3), 100, dtype=torch.uint8)
 
 
@@ -119,8 +120,19 @@ def test_quality_is_a_line_down_to_the_worst():
 
 def test_types_are_selected_by_name():
     assert select_types("default") == DISTORTION_TYPES
-    assert select_types("all") == tuple(DISTORTIONS)
+    assert select_types("all") == (*DISTORTION_TYPES, *EXTRA)
     assert select_types("rain, fog") == ("rain", "fog")
+    assert select_types("gaussian_blur,kadid_jpeg2000") == ("gaussian_blur", "kadid_jpeg2000")
+
+
+def test_no_selection_but_names_mixes_the_families():
+    """A fault under two names could not be told apart."""
+    kadid = select_types("kadid")
+
+    assert len(kadid) == 25
+    assert all(name.startswith("kadid_") for name in kadid)
+    assert not set(kadid) & set(select_types("all"))
+    assert {*kadid, *select_types("all")} == set(DISTORTIONS)
 
 
 @pytest.mark.parametrize(
@@ -128,16 +140,21 @@ def test_types_are_selected_by_name():
     (
         (
             "rain,sepia",
-            "unknown distortion 'sepia'; choose from gaussian_blur, .*, or add it to .*extra.py$",
+            "unknown distortion 'sepia'; choose from gaussian_blur, .*, "
+            "or kadid \\(25 types\\), or add it to .*extra.py$",
         ),
         ("gausian_blur", "unknown distortion 'gausian_blur'; did you mean gaussian_blur\\?$"),
         ("Gaussian-Noise", "did you mean gaussian_noise"),
         ("blur", "did you mean gaussian_blur or motion_blur?"),
-        ("jpeg", "did you mean jpeg_compression?"),
+        ("jpeg", "did you mean jpeg_compression\\?$"),
+        ("jpeg2000", "did you mean kadid_jpeg2000\\?$"),
+        ("kadid_blur", "did you mean kadid_.*blur\\?$"),
         ("rain,rain", "named twice"),
         ("", "a name is missing"),
         ("rain,", "a name is missing in 'rain,'"),
         ("default,rain", "'default' stands alone"),
+        ("default,kadid", "'default' stands alone"),
+        ("rain,kadid", "'kadid' stands alone; name every distortion that you want"),
     ),
 )
 def test_a_wrong_selection_is_refused(names, message):

@@ -91,4 +91,4 @@ def test_a_file_that_is_read_again_is_not_stale(extra):
 
 
 def test_a_helper_of_the_same_name_is_no_explanation():
-    assert missing_type_hint("pixelate") == "; did you mean pixelation?"
+    assert missing_type_hint("pixelate") == "; did you mean kadid_pixelate?"

@@ -500,6 +500,8 @@ WRONG_FUNCTIONS = {
     "pristine": (lambda: rename(snow, "pristine"), "'pristine', which is taken, .*rename"),
     "all": (lambda: rename(snow, "all"), "'all', which is taken"),
     "default": (lambda: rename(snow, "default"), "'default', which is taken"),
+    "kadid": (lambda: rename(snow, "kadid"), "'kadid', which is taken"),
+    "KADID's": (lambda: rename(snow, "kadid_snow"), "whose beginning is that of KADID-10k's"),
     "auto": (lambda: rename(snow, "auto"), "'auto', which is taken"),
     "comma": (lambda: rename(snow, "snow,rain"), "has the name 'snow,rain', .*without"),
     "space": (lambda: rename(snow, "wet snow"), "has the name 'wet snow'"),
