@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distorted_dataset import DistortedImageDataset
 from distortions.registry import DISTORTIONS, missing_type_hint
 from distortions.sources_changed import stale_warning
@@ -187,11 +189,14 @@ def load_dataset(args: argparse.Namespace, run: Run, test: dict[str, Any]) -> Di
     dataset, _ = held_out_dataset(run, test, args.cache_dir)
     if line := dataset.describe_ineffective():
         print(line)
-    count = len(dataset.references)
+    references = dataset.references
+    count = len(references)
+    if run.config["crop"] == "native" and test["references"] not in BUILTIN:
+        count = len(np.unique(references.photographs))
     if count < args.test_samples:
-        source = dataset.references.source
         print(
-            f"{count} test references, all that {source} has (--test_samples {args.test_samples})"
+            f"{count} test references, all that {references.source} has "
+            f"(--test_samples {args.test_samples})"
         )
     return dataset
 

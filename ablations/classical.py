@@ -37,7 +37,6 @@ from evaluation.results import read_metrics
 from models import load_run
 from train_with_distortions import load_data
 from training.config import Recipe
-from utils.errors import UserError
 from utils.files import write_json
 
 SVR_GRID = [{"C": c, "gamma": gamma} for c in (10, 50, 200, 1000) for gamma in (0.003, 0.01, 0.03)]
@@ -124,10 +123,9 @@ def natural_scene_statistics(images: torch.Tensor) -> np.ndarray:
     They are 18 at full size and 18 at half size.
     """
     luma = rgb2yiq(images.double())[:, :1].round()
-    if (luma.flatten(1).std(1) == 0).any():
-        raise UserError(
-            "an image of one colour has no natural-scene statistics; leave it out of the references"
-        )
+    # An image of one colour has no statistics, so a single pixel of it is changed by a grey level.
+    is_flat = luma.flatten(1).std(1) == 0
+    luma[is_flat, 0, 0, 0] += 1
     full_size = _natural_scene_statistics(luma)
     half = imresize(luma, sizes=(luma.shape[2] // 2, luma.shape[3] // 2))
     return torch.cat([full_size, _natural_scene_statistics(half)], dim=1).numpy()

@@ -15,7 +15,7 @@ from utils.rng import CounterRNG, fold_in
 # (right and below, in sum), and its channels differ by so many: no flat sky and no white wall.
 MIN_TEXTURE = 4
 MIN_CHROMA = 4
-TRIES = 6  # windows that are looked at until one is ordinary
+TRIES = 16  # windows that are looked at until one is ordinary
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # Rec. 601
 
 

@@ -75,7 +75,6 @@ def test_crops_of_a_photograph_differ():
 
 
 def test_flat_windows_are_avoided():
-    """A window that is half flat or less is found in six tries, but for 1 in 64."""
     crops = crops_of(half_flat(), 300)
 
     described = [describe_window(window) for window in crops[torch.arange(300)].numpy()]

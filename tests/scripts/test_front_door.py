@@ -12,8 +12,8 @@ from tests.scripts.running import log_of, metrics_of, script, test_run
 pytestmark = pytest.mark.slow
 
 FLAGS = (
-    "--image_size 16 --train_samples 12 --val_samples 6 --distortions_per_image 2 --epochs 1 "
-    "--batch_size 36 --refit_interval 1 --n_clusters 2 --device cpu"
+    "--image_size 16 --crop whole --train_samples 12 --val_samples 6 --distortions_per_image 2 "
+    "--epochs 1 --batch_size 36 --refit_interval 1 --n_clusters 2 --device cpu"
 )
 
 

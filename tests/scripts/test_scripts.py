@@ -16,6 +16,7 @@ from torch.optim.swa_utils import update_bn
 import train_with_distortions
 from distorted_dataset import DistortedImageDataset
 from models import load_run
+from references.sizes import NativeCrops
 from references.sources import load_training_references
 from tests.helpers import ROOT, run_afresh, run_script
 from tests.scripts.running import TINY, log_of, metrics_of, script, test_run, train
@@ -214,8 +215,10 @@ def test_final_statistics_are_of_more_images_than_an_epochs(workplace):
     """Of all 320 images, not of 256; and no network is in last.pt twice."""
     train(workplace, "settled", "--train_samples 80 --batch_size 64 --epochs 1 --no-amp")
     folder = workplace / "experiments" / "settled"
-    references, _ = load_training_references("photos", 80, 6, 16, "data", 0)
-    dataset = DistortedImageDataset(references, distortions_per_image=3, flip=True, cutmix=True)
+    references, _ = load_training_references("photos", 80, 6, 16, "data", 0, crops=NativeCrops())
+    dataset = DistortedImageDataset(
+        references, distortions_per_image=3, flip=True, cutmix=True, recrop=True
+    )
     batches = [images for images, _ in dataset.batches(loop.epoch_order(dataset, 0, 0), 64)]
     model = load_run(folder, device="cpu").model
 
