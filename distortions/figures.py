@@ -1,5 +1,6 @@
 """Figures of distortions, and the colour that each type has in every figure."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from distortions.apply import apply_distortion
 from distortions.registry import DISTORTIONS, LEVELS, quality_of
-from utils.drawing import drawable, set_titles, shorten
+from utils.drawing import LONGEST_LABEL, drawable, set_titles, shorten
 
 # Colours of the registered types in their order: the default eight, then those chosen by name.
 _TYPE_COLORS = (
@@ -18,6 +19,11 @@ _TYPE_COLORS = (
     "#bcbd22 #637939 #843c39 #ad494a #7b4173"
 ).split()
 _PRISTINE_COLOR = "#2ca02c"
+
+
+CELL_SIDE = 1.75  # inches, of an image in the sheet of examples
+SMALL_CELL_SIDE = 1.15  # likewise, in a sheet of more than MANY_ROWS
+MANY_ROWS = 20
 
 
 class ExampleRow(NamedTuple):
@@ -56,18 +62,21 @@ def plot_distortion_examples(
 ) -> Figure:
     """Draw every type and direction (rows) at rising levels (columns), beside the reference."""
     columns = len(LEVELS)
-    size = (1.75 * columns + 1.6, 1.95 * len(rows) + 0.8)
+    is_small = len(rows) > MANY_ROWS
+    side = SMALL_CELL_SIDE if is_small else CELL_SIDE
+    title_size = 7 if is_small else 8
+    size = (side * columns + 1.6, (side + 0.2) * len(rows) + 0.8)
     figure = Figure(figsize=size, layout="constrained")
     title = "Each row gets worse to the right: every distortion, its levels, the quality left"
     set_titles(figure, title, subtitle)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     colors = type_colors(row.type for row in rows)
     for line, row in zip(axes, rows):
-        show_image(line[0], reference, "reference, 100")
+        show_image(line[0], reference, "reference, 100", title_size)
         for axis, image, level in zip(line[1:], row.images, LEVELS[1:]):
             quality = quality_of(row.type, level)
-            show_image(axis, image, f"level {level:.1f}, quality {quality:.0f}")
-        label = shorten(row.type.replace("_", " "))
+            show_image(axis, image, f"level {level:.1f}, quality {quality:.0f}", title_size)
+        label = _row_label(row.type)
         if row.direction:
             label += f"\n({shorten(row.direction)})"
         line[0].set_ylabel(
@@ -82,6 +91,14 @@ def plot_distortion_examples(
     return figure
 
 
+def _row_label(name):
+    """Return a type's name in one line, or in two where its words allow."""
+    words = name.replace("_", " ")
+    lines = textwrap.wrap(words, LONGEST_LABEL, break_long_words=False)
+    fits = len(lines) == 2 and max(map(len, lines)) <= LONGEST_LABEL
+    return "\n".join(map(shorten, lines)) if fits else shorten(words)
+
+
 def plot_pair(reference: np.ndarray, image: np.ndarray, title: str) -> Figure:
     """Draw an image (H, W, 3) uint8 beside its reference."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
@@ -92,10 +109,10 @@ def plot_pair(reference: np.ndarray, image: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def show_image(axis: Axes, image: np.ndarray, title: str) -> None:
+def show_image(axis: Axes, image: np.ndarray, title: str, title_size: int = 8) -> None:
     """Show an image (H, W, 3) uint8 in its own pixels, without a frame."""
     axis.imshow(image, interpolation="nearest")
-    axis.set_title(title, fontsize=8)
+    axis.set_title(title, fontsize=title_size)
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
         spine.set_visible(False)
