@@ -2,15 +2,16 @@
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. NAME is a file of results/,
 perhaps with the part of it that the table shows: `full_command:quality`. `levels` is the table of
-the default eight distortions, from the registry.
+the default eight distortions, from the registry, and `kadid_levels` that of KADID-10k's.
 """
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from distortions.registry import DISTORTION_TYPES, DISTORTIONS, LEVELS
+from distortions.registry import DISTORTIONS, LEVELS, select_types
 from evaluation.report import IN_POINTS, spread
 from evaluation.results import METRIC_TITLES
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/*.md")
 HEADER = ("command", "commit", "machine", "date", "versions")
 MARKED = re.compile(r"(<!-- table: ([\w:]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LEVEL_TABLES = {"levels": "default", "kadid_levels": "kadid"}  # which --distortions each shows
 NAMED_VERSIONS = ("python", "torch", "numpy", "opencv", "albumentations", "kornia")
 LIBRARIES = {
     "albumentations": "albumentations",
@@ -52,8 +54,8 @@ def with_tables(text: str) -> str:
 
 def table(name: str) -> str:
     """Return a table in Markdown, with its caption."""
-    if name == "levels":
-        return "\n".join(level_lines()) + "\n"
+    if name in LEVEL_TABLES:
+        return "\n".join(level_lines(select_types(LEVEL_TABLES[name]))) + "\n"
     file, _, part = name.partition(":")
     result = read_result(ROOT / "results" / f"{file}.json")
     lines = PARTS[part](result) if part else markdown(result["columns"], result["rows"])
@@ -140,10 +142,10 @@ PARTS = {
 }
 
 
-def level_lines() -> list[str]:
-    """Return the parameter of each default distortion at each level."""
+def level_lines(types: Iterable[str]) -> list[str]:
+    """Return the parameter of each of these distortions at each level."""
     rows = []
-    for name in DISTORTION_TYPES:
+    for name in types:
         entry = DISTORTIONS[name]
         for i, values in enumerate(entry.tables):
             direction = f", {entry.directions[i]}" if entry.directions else ""
