@@ -181,13 +181,15 @@ def time_prediction(args: argparse.Namespace, device: torch.device) -> dict[str,
     rates = {}
     for name, shape in shapes.items():
         images = torch.randint(256, shape, dtype=torch.uint8)
-        tiles = cut(images, tile_image(*shape[2:], side))
-        blocks = tiles.split(max(1, BATCH_PIXELS // tiles[0, 0].numel()))
+        blocks: list[torch.Tensor] = []
+        for tiles in tile_image(*shape[2:], side):
+            at_once = max(1, BATCH_PIXELS // (tiles.height * tiles.width))
+            blocks.extend(cut(images, tiles).split(at_once))
         candidates: dict[str, Callable[[], Any]] = {
             "predict": partial(run.predict, images),
             "network": partial(answer_blocks, run, [block.to(device) for block in blocks]),
         }
-        row: dict[str, float] = {"tiles": len(tiles) // len(images)}
+        row: dict[str, float] = {"tiles": sum(map(len, blocks)) // len(images)}
         for candidate, seconds in median_seconds(candidates, args.rounds, device).items():
             row[candidate] = len(images) / seconds
         rates[name] = row

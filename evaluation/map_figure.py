@@ -1,5 +1,7 @@
 """Draw where an image is bad, and what is wrong there."""
 
+from collections.abc import Sequence
+
 import matplotlib
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -13,8 +15,10 @@ from models.quality_map import QualityMap, interpolate
 from utils.drawing import set_titles, shorten
 from utils.images import to_rgb as to_rgb_image
 
-LOW_QUALITY = 80  # below this a place's distortion is named
+LOW_QUALITY = 60  # below this a place's distortion is named
 SMALLEST_SHARE = 0.01  # of the image, of a distortion in the legend
+TITLE = "Where the image is bad, and what is wrong there"
+PANEL_WIDTH = 3.6  # inches
 MOST_PIXELS = 1200  # of an image's side in the figure; of a larger one, every n-th is drawn
 _COLOR_MAP = "viridis"  # rises in brightness, so colour-blind people read it too
 _OVERLAY = 0.7  # how much of a colour laid over the image is seen
@@ -22,7 +26,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def plot_quality_map(
-    image: Image.Image | np.ndarray, quality_map: QualityMap, title: str = ""
+    image: Image.Image | np.ndarray, quality_map: QualityMap, title: str = TITLE
 ) -> Figure:
     """Draw an image (H, W, 3) uint8, its quality, and the distortion where quality is low.
 
@@ -30,36 +34,56 @@ def plot_quality_map(
     is below LOW_QUALITY and no class has a larger probability, pristine included; without a type
     head this panel is left out.
     """
-    pixels = np.asarray(to_rgb_image(image) if isinstance(image, Image.Image) else image)
-    height, width = pixels.shape[:2]
-    every = -(-max(height, width) // MOST_PIXELS)
-    pixels = pixels[::every, ::every]
-    quality = quality_map.quality[::every, ::every]
-    has_types = quality_map.type_probabilities.size > 0
-    panels = 3 if has_types else 2
+    return plot_quality_maps([image], [quality_map], ["the image"], title)
 
-    panel_width = 3.6 * min(1.6, max(0.7, width / height))
-    panel_height = panel_width * height / width
-    size = (panels * panel_width + 1, panel_height + 1.4)
+
+def plot_quality_maps(
+    images: Sequence[Image.Image | np.ndarray],
+    quality_maps: Sequence[QualityMap],
+    captions: Sequence[str],
+    title: str = TITLE,
+) -> Figure:
+    """Draw images as plot_quality_map does, one below the other, with a caption each."""
+    has_types = quality_maps[0].type_probabilities.size > 0
+    shapes = [quality_map.quality.shape for quality_map in quality_maps]
+    heights = [PANEL_WIDTH * height / width for height, width in shapes]
+    panels = 3 if has_types else 2
+    size = (
+        panels * PANEL_WIDTH + (1.9 if has_types else 0.2),
+        sum(heights) + 0.4 * len(images) + 1,
+    )
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(1, panels)
-    grey = 0.35 + 0.65 * (pixels @ _LUMA) / 255
-    show_image(axes[0], pixels, "the image")
-    scores = matplotlib.colormaps[_COLOR_MAP](quality / 100)[..., :3]
-    show_image(axes[1], _lay_over(grey, scores), f"quality, {quality.mean():.0f} on average")
+    axes = figure.subplots(len(images), panels, squeeze=False, height_ratios=heights)
+    for row, image, quality_map, caption in zip(axes, images, quality_maps, captions):
+        _draw_row(row, image, quality_map, caption)
     scale = ScalarMappable(Normalize(0, 100), _COLOR_MAP)
-    bar = figure.colorbar(scale, ax=axes[1], location="bottom", fraction=0.05, pad=0.02)
+    everywhere = list(axes.ravel())
+    bar = figure.colorbar(
+        scale, ax=everywhere, location="bottom", shrink=1 / panels, fraction=0.02, pad=0.01
+    )
     bar.ax.tick_params(labelsize=8)
     bar.set_label("quality (100 is pristine)", fontsize=8)
-    if has_types:
+    set_titles(figure, title, "")
+    return figure
+
+
+def _draw_row(axes, image, quality_map, caption):
+    """Draw an image, its quality and, on a third axis, its distortions."""
+    pixels = np.asarray(to_rgb_image(image) if isinstance(image, Image.Image) else image)
+    every = -(-max(pixels.shape) // MOST_PIXELS)
+    pixels = pixels[::every, ::every]
+    quality = quality_map.quality[::every, ::every]
+    grey = 0.35 + 0.65 * (pixels @ _LUMA) / 255
+    show_image(axes[0], pixels, caption)
+    scores = matplotlib.colormaps[_COLOR_MAP](quality / 100)[..., :3]
+    show_image(axes[1], _lay_over(grey, scores), f"quality, {quality.mean():.0f} on average")
+    if len(axes) == 3:
         cell_side = quality_map.cell_side / every
         found = find_types(quality, quality_map.type_probabilities, cell_side)
         colors = type_colors(quality_map.types)
         painted = _paint(grey, found, list(colors.values()))
         show_image(axes[2], painted, f"distortion where quality is below {LOW_QUALITY}")
         _add_legend(axes[2], found, colors)
-    set_titles(figure, title or "Where the image is bad, and what is wrong there", "")
-    return figure
 
 
 def find_types(quality: np.ndarray, type_probabilities: np.ndarray, cell_side: float) -> np.ndarray:
@@ -106,10 +130,5 @@ def _add_legend(axis, found, colors):
     if not patches:
         patches.append(Patch(color="none", label="none"))
     axis.legend(
-        handles=patches,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.01),
-        ncols=2,
-        fontsize=8,
-        frameon=False,
+        handles=patches, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False
     )

@@ -7,6 +7,7 @@ run.predict(images).qualities
 """
 
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from models.blocks import blocks_of
 from models.mixture import Mixture
 from models.quality_map import QualityMap, interpolate
 from models.quality_net import CELL_SIDE, Output, QualityNet
-from models.tiles import cut, tile_image
+from models.tiles import cut, split_tiles, tile_image, weigh
 from utils.checkpoint import load_checkpoint, load_states
 from utils.device import choose_device
 from utils.errors import UserError
@@ -61,9 +62,9 @@ class Run:
     def predict(self, images: torch.Tensor | np.ndarray | list[Image.Image]) -> Predictions:
         """Score images: uint8 (B, 3, H, W), or a list of PIL images. Sides are 8 pixels or more.
 
-        An image larger than the training size is cut into tiles of about that size, which cover
-        all of it, and their answers are averaged. Memory does not grow with the number of tiles.
-        Raises ValueError for images of another kind.
+        A larger image than the training size is cut into tiles of about that size, which cover all
+        of it. The heads read the tiles' mean embedding, in which busy tiles count more than flat
+        ones. Memory does not grow with the image. Raises ValueError for images of another kind.
         """
         parts = [self._predict_same_size(_checked(batch)) for batch in _to_batches(images)]
         return Predictions(*(np.concatenate(values) for values in zip(*parts)))
@@ -109,56 +110,58 @@ class Run:
         return qualities, type_probabilities
 
     def _predict_same_size(self, images):
-        """Return Predictions for a batch, averaged over each image's tiles."""
-        tiling = tile_image(*images.shape[2:], self.config["image_size"])
-        tiles_at_once = max(1, BATCH_PIXELS // (tiling.height * tiling.width))
-        images_at_once = max(1, tiles_at_once // len(tiling.corners))
-        parts = []
-        for block in images.split(images_at_once):
-            answers = self._answer_images(block, tiling, tiles_at_once)
-            parts.append([values.mean(1).cpu().numpy() for values in answers])
-        return self._to_predictions(*(np.concatenate(values) for values in zip(*parts)))
+        """Return Predictions for a batch."""
+        height, width = images.shape[2:]
+        groups = tile_image(height, width, self.config["image_size"])
+        is_whole = len(groups) == 1 and len(groups[0].corners) == 1
+        embed = self._embed if is_whole else partial(self._embed_tiles, groups=groups)
+        blocks = images.split(max(1, BATCH_PIXELS // (height * width)))
+        parts = [self._read(embed(block)) for block in blocks]
+        return Predictions(*(np.concatenate(values) for values in zip(*parts)))
 
-    def _answer_images(self, images, tiling, tiles_at_once):
-        """Return the answers (B, tiles, …) of all tiles, so many tiles in a forward pass."""
-        corners_at_once = max(1, tiles_at_once // len(images))
-        parts = []
-        for start in range(0, len(tiling.corners), corners_at_once):
-            corners = tiling.corners[start : start + corners_at_once]
-            tiles = cut(images, tiling._replace(corners=corners))
-            answers = self._answer_tiles(tiles)
-            parts.append([values.unflatten(0, (-1, len(corners))) for values in answers])
-        return [torch.cat(values, dim=1) for values in zip(*parts)]
+    def _embed(self, images):
+        """Return embeddings (B, D) of images, or of tiles, of one size."""
+        return forward(self.model, images).embedding
 
     @torch.inference_mode()
-    def _answer_tiles(self, tiles):
-        """Return what is averaged over tiles: quality, embedding, and what follows from them."""
-        output = forward(self.model, tiles)
-        log_joint = self.mixture.log_joint(output.embedding)
+    def _embed_tiles(self, images, groups):
+        """Return (B, D): the mean embedding of each image's tiles, by their weights."""
+        device = next(self.model.parameters()).device
+        total = torch.zeros(
+            len(images), self.config["embedding_dim"], dtype=torch.float64, device=device
+        )
+        total_weight = torch.zeros(len(images), 1, dtype=torch.float64, device=device)
+        for tiles in groups:
+            tiles_at_once = BATCH_PIXELS // (tiles.height * tiles.width * len(images))
+            for some in split_tiles(tiles, max(1, tiles_at_once)):
+                pixels = cut(images, some).to(total_weight.device)
+                weight = weigh(pixels)
+                weighted = weight * self._embed(pixels)
+                total += weighted.unflatten(0, (len(images), -1)).sum(1)
+                total_weight += weight.unflatten(0, (len(images), -1)).sum(1)
+        return (total / total_weight).float()
+
+    @torch.inference_mode()
+    def _read(self, embeddings):
+        """Return the Predictions that follow from embeddings (B, D)."""
+        output = self.model.read_embedding(embeddings)
+        log_joint = self.mixture.log_joint(embeddings)
+        log_likelihoods = log_joint.logsumexp(1)
+        responsibilities = log_joint.softmax(1)
         if output.type_logits is None:
-            type_probabilities = output.embedding[:, :0]
+            type_probabilities = embeddings[:, :0]
         else:
             type_probabilities = output.type_logits.softmax(1)
-        return (
-            output.quality.double(),
-            output.embedding,
-            log_joint.softmax(1),
-            log_joint.logsumexp(1),
-            type_probabilities,
-        )
-
-    def _to_predictions(
-        self, qualities, embeddings, responsibilities, log_likelihoods, type_probabilities
-    ):
-        return Predictions(
-            qualities=qualities,
+        answers = Predictions(
+            qualities=output.quality.double(),
             embeddings=embeddings,
             responsibilities=responsibilities,
             clusters=responsibilities.argmax(1),
             log_likelihoods=log_likelihoods,
             type_probabilities=type_probabilities,
-            unknown=log_likelihoods < self.mixture.ood_threshold.item(),
+            unknown=log_likelihoods < self.mixture.ood_threshold,
         )
+        return Predictions(*(values.cpu().numpy() for values in answers))
 
 
 @torch.inference_mode()

@@ -69,10 +69,15 @@ class QualityNet(nn.Module):
         return network.layer4(network.layer3(network.layer2(network.layer1(values))))
 
     def read(self, features: torch.Tensor) -> Output:
-        """Return the Output that the heads read from features (B, C), averaged over any cells."""
-        # The heads are cheap, and bfloat16 would round scores.
+        """Return the Output of features (B, C), averaged over any cells."""
         with torch.autocast(features.device.type, enabled=False):
             embedding = self.embed(features.float())
+        return self.read_embedding(embedding)
+
+    def read_embedding(self, embedding: torch.Tensor) -> Output:
+        """Return the Output of embeddings (B, D) float32."""
+        # The heads are cheap, and bfloat16 would round scores.
+        with torch.autocast(embedding.device.type, enabled=False):
             quality = 100 * torch.sigmoid(self.quality_head(embedding)[:, 0])
             type_logits = self.type_head(embedding) if self.type_head else None
         return Output(quality, embedding, type_logits)

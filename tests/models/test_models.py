@@ -9,6 +9,7 @@ from models import load_run
 from models.inference import Run, build
 from models.mixture import Mixture
 from models.quality_net import SINGLE_PIXEL_SIDE, STEMS, QualityNet, resolve_stem
+from models.tiles import weigh
 from tests.models.test_predict_properties import CONFIG
 from utils.checkpoint import save_checkpoint
 from utils.device import choose_device
@@ -199,14 +200,22 @@ def test_pil_images_of_any_sizes_are_taken(run):
     assert np.allclose(together.qualities[2], run.predict([red]).qualities[0], atol=1e-3)
 
 
-def test_large_images_are_averaged_over_their_tiles(run, images):
+def test_heads_read_the_tiles_mean_embedding(run, images):
+    """Busy tiles count more."""
     top = torch.cat([images[0], images[1]], 2)
     bottom = torch.cat([images[2], images[3]], 2)
     mosaic = torch.cat([top, bottom], 1)
 
-    quality = run.predict(mosaic[None]).qualities[0]
+    predictions = run.predict(mosaic[None])
 
-    assert quality == pytest.approx(run.predict(images[:4]).qualities.mean(), abs=1e-3)
+    tiles = torch.from_numpy(run.predict(images[:4]).embeddings)
+    weights = weigh(images[:4])
+    embedding = ((weights * tiles).sum(0) / weights.sum()).float()
+    output = run.model.read_embedding(embedding[None])
+    assert np.allclose(predictions.embeddings[0], embedding, atol=1e-5)
+    assert predictions.qualities[0] == pytest.approx(output.quality.item(), abs=1e-3)
+    probabilities = output.type_logits.softmax(1).detach()
+    assert np.allclose(predictions.type_probabilities, probabilities, atol=1e-5)
 
 
 @pytest.mark.parametrize(

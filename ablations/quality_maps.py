@@ -1,0 +1,216 @@
+"""How well quality maps find the part of a photograph that is distorted.
+
+    python -m ablations.quality_maps --experiment resnet18_distorted --references path/to/photos
+    python -m ablations.quality_maps --experiment NAME --references photos --gallery maps.jpg
+
+One half, one quarter or a disc of each held-out photograph is distorted. AUROC is the chance that
+a pixel inside it has a lower quality in Run.quality_map than one outside: 0.5 is guessing.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from benchmarks.timing import markdown, result_header
+from distortions.apply import apply_distortion
+from evaluation.map_figure import plot_quality_maps
+from models import Run, load_run
+from references.folders import list_files, part_of
+from references.photos import PHOTOS, load_photo, photos_of_split
+from references.reading import read_photograph
+from references.sources import resolve_source
+from utils.cli import int_in_range, make_parser, run_script
+from utils.drawing import default_style, save_figure
+from utils.errors import UserError
+from utils.files import write_json
+from utils.runs import find_run
+
+TYPES = ("gaussian_blur", "gaussian_noise", "jpeg_compression", "pixelation")
+LEVELS = (0.6, 0.8, 1.0)
+SHAPES = ("half", "quarter", "disc")
+WORKING_SIZE = 512  # pixels: shorter side of a photograph at most, where a run does not say it
+EVERY = 4  # of so many rows and columns of pixels, one is counted
+
+
+class Case(NamedTuple):
+    """A photograph of which a part is distorted."""
+
+    image: np.ndarray  # (H, W, 3) uint8
+    is_distorted: np.ndarray  # (H, W) bool
+    type: str
+    level: float
+    shape: str
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--experiment", required=True, help="name or folder of a run that has these types")
+    add("--references", required=True, help="a folder of photographs with a test part, or 'photos'")
+    add("--images", type=int_in_range(1), default=12, help="photographs, at most")
+    add("--seed", type=int_in_range(0), default=0, help="of the places and of the distortions")
+    add("--device", default="auto", help="as for train_with_distortions.py")
+    add("--output", help="a JSON file for the numbers")
+    add("--gallery", help="draw one case of each photograph to this image file, measure nothing")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure maps and print a table, or draw some."""
+    run = load_run(find_run(args.experiment), device=args.device)
+    check_types(run)
+    photographs = held_out_photographs(run, args.references)[: args.images]
+    if args.gallery:
+        draw_gallery(run, photographs, args.seed, args.gallery)
+        return
+    rows = measure(run, photographs, args.seed)
+    print("\n".join(summarize(rows)))
+    if args.output:
+        header = result_header(run.mixture.means.device)
+        numbers = {"photographs": len(photographs), "seed": args.seed, "cases": rows}
+        write_json(args.output, {**header, **numbers})
+        print(f"\n{args.output}")
+
+
+def check_types(run: Run) -> None:
+    """Raise UserError for a run that was not trained on these types."""
+    missing = sorted(set(TYPES) - set(run.config["types"]))
+    if missing:
+        raise UserError(
+            f"the run was not trained on {', '.join(missing)}, which maps are measured with; "
+            "give --experiment another run"
+        )
+
+
+def held_out_photographs(run: Run, references: str) -> list[np.ndarray]:
+    """Return photographs (H, W, 3) uint8 that a run was not trained on.
+
+    Their shorter side is no longer than the run's photographs had in training.
+    """
+    source, _ = resolve_source(references, "data")
+    seed = run.config["data_seed"]
+    if source == "photos":
+        was_trained_on_them = run.config["references"] == "photos"
+        chosen = photos_of_split("test", seed) if was_trained_on_them else range(len(PHOTOS))
+        return [np.asarray(load_photo(i)) for i in chosen]
+    listing = list_files(Path(source))
+    photographs = []
+    for name in part_of(listing, "test", seed).names:
+        path = listing.folder / name
+        image, _ = read_photograph(path, run.config.get("working_size", WORKING_SIZE))
+        if image is not None:
+            photographs.append(image)
+    if not photographs:
+        raise UserError(f"--references {references}: no photograph in its test part can be read")
+    return photographs
+
+
+def measure(run: Run, photographs: list[np.ndarray], seed: int) -> list[dict[str, Any]]:
+    """Return {"type", "level", "shape", "auroc"} of every case."""
+    rows = []
+    count = len(photographs) * len(TYPES) * len(LEVELS) * len(SHAPES)
+    with tqdm(total=count, desc="maps", unit="image", leave=False) as bar:
+        for i, photograph in enumerate(photographs):
+            for case in all_cases(photograph, (seed, i)):
+                quality = run.quality_map(case.image).quality
+                value = auroc(case.is_distorted, quality)
+                rows.append({**describe(case), "photograph": i, "auroc": value})
+                bar.update()
+    return rows
+
+
+def all_cases(photograph: np.ndarray, seeds: tuple[int, ...]) -> Iterator[Case]:
+    """Yield a photograph with every type, level and shape, at places drawn from the seeds."""
+    rng = np.random.default_rng(seeds)
+    for name in TYPES:
+        for level in LEVELS:
+            for shape in SHAPES:
+                yield distort_part(photograph, name, level, shape, rng)
+
+
+def distort_part(
+    photograph: np.ndarray, name: str, level: float, shape: str, rng: np.random.Generator
+) -> Case:
+    """Distort a part of a photograph (H, W, 3); rng draws its place."""
+    height, width = photograph.shape[:2]
+    is_distorted = draw_part(height, width, shape, rng)
+    distorted, _ = apply_distortion(photograph, name, level, seed=int(rng.integers(2**31)))
+    image = np.where(is_distorted[..., None], np.asarray(distorted), photograph)
+    return Case(image, is_distorted, name, level, shape)
+
+
+def draw_part(height: int, width: int, shape: str, rng: np.random.Generator) -> np.ndarray:
+    """Return (H, W) bool: a half, a quarter in a corner, or a disc anywhere inside.
+
+    The disc's radius is a quarter to a third of the shorter side.
+    """
+    rows, columns = np.mgrid[:height, :width]
+    if shape == "disc":
+        radius = rng.uniform(1 / 4, 1 / 3) * min(height, width)
+        top = rng.uniform(radius, height - radius)
+        left = rng.uniform(radius, width - radius)
+        return (rows - top) ** 2 + (columns - left) ** 2 < radius**2
+    is_upper = (rows < height // 2) == bool(rng.integers(2))
+    is_left = (columns < width // 2) == bool(rng.integers(2))
+    if shape == "quarter":
+        return is_upper & is_left
+    return is_upper if rng.integers(2) else is_left
+
+
+def auroc(is_distorted: np.ndarray, quality: np.ndarray) -> float:
+    """Return the chance that a distorted pixel's quality is below another's, (H, W) each."""
+    labels = is_distorted[::EVERY, ::EVERY].ravel()
+    return float(roc_auc_score(labels, -quality[::EVERY, ::EVERY].ravel()))
+
+
+def describe(case: Case) -> dict[str, Any]:
+    """Return what a case is."""
+    return {"type": case.type, "level": case.level, "shape": case.shape}
+
+
+def summarize(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a table of mean AUROC: a line for each type, columns for shapes and levels."""
+    columns: list[dict[str, Any]] = [{}]
+    columns += [{"shape": shape} for shape in SHAPES]
+    columns += [{"level": level} for level in LEVELS]
+    lines = []
+    for name in (*TYPES, None):
+        of_type = rows if name is None else [row for row in rows if row["type"] == name]
+        cells = [f"{mean_auroc(of_type, column):.3f}" for column in columns]
+        lines.append([name or "all", *cells])
+    titles = ["AUROC", "all", *SHAPES, *(f"level {level}" for level in LEVELS)]
+    return markdown(titles, lines)
+
+
+def mean_auroc(rows: list[dict[str, Any]], values: dict[str, Any]) -> float:
+    """Return the mean of the rows that have these values."""
+    return float(np.mean([row["auroc"] for row in rows if values.items() <= row.items()]))
+
+
+def draw_gallery(run: Run, photographs: list[np.ndarray], seed: int, path: str) -> None:
+    """Draw a case of each photograph, with a type, level and shape of its own."""
+    images = []
+    captions = []
+    maps = []
+    for i, photograph in enumerate(tqdm(photographs, desc="maps", unit="image", leave=False)):
+        name = TYPES[i % len(TYPES)]
+        shape = SHAPES[i % len(SHAPES)]
+        level = LEVELS[(i + 1) % len(LEVELS)]
+        case = distort_part(photograph, name, level, shape, np.random.default_rng((seed, i)))
+        images.append(case.image)
+        maps.append(run.quality_map(case.image))
+        captions.append(f"{name.replace('_', ' ')}, level {level}, in a {shape}")
+    with default_style():
+        figure = plot_quality_maps(images, maps, captions)
+    save_figure(figure, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    run_script(main, parse_args)
