@@ -24,17 +24,6 @@ def motion_kernel(length: torch.Tensor, angle: torch.Tensor, radius: int = 4) ->
     return weights / weights.sum((1, 2), keepdim=True)
 
 
-def disk_kernel(radius: torch.Tensor, reach: int) -> torch.Tensor:
-    """Return (B, 2 × reach + 1, 2 × reach + 1) weights of a disk, smooth where it ends in a pixel.
-
-    radius, pixels, is (B, 1, 1), and at most reach. A radius of half a pixel changes nothing.
-    """
-    x = torch.arange(-reach, reach + 1, device=radius.device)
-    distance = (x**2 + x[:, None] ** 2).sqrt()
-    weights = (radius + 0.5 - distance).clamp(0, 1)
-    return weights / weights.sum((1, 2), keepdim=True)
-
-
 def gaussian_weights(sigma: torch.Tensor, reach: int) -> torch.Tensor:
     """Return (B, 2 × reach + 1) weights of a Gaussian that ends at two sigma.
 

@@ -12,16 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distortions.filters import (
-    disk_kernel,
-    filter_each,
-    filter_separably,
-    gaussian_weights,
-    motion_kernel,
-)
+from distortions.filters import filter_each, filter_separably, gaussian_weights, motion_kernel
 from distortions.jpeg import jpeg_round_trip
 from distortions.kadid_ops import (
     code_jpeg2000,
+    disk_kernel,
     draw_whole,
     edge_strength,
     from_lab,
@@ -50,11 +45,11 @@ def kadid_gaussian_blur(images: Tensor, sigma: Tensor, rng: CounterRNG) -> Tenso
     worst_quality=23,
     parameter="radius, pixels (0.5: none)",
     levels=(0.5, 0.925, 1.39, 2.03, 3.36, 7.56),
-    dtype="uint8",
 )
-def kadid_lens_blur(images: Tensor, radius: Tensor, rng: CounterRNG) -> Tensor:
+@per_image
+def kadid_lens_blur(image: np.ndarray, radius: float, rng: ImageRNG) -> np.ndarray:
     """Average inside a disk, as a lens does that is out of focus."""
-    return filter_each(images, disk_kernel(radius[:, 0], reach=8), border="replicate")
+    return cv2.filter2D(image, -1, disk_kernel(radius), borderType=cv2.BORDER_REPLICATE)
 
 
 @distortion(

@@ -43,6 +43,17 @@ def draw_whole(number: float, rng: ImageRNG) -> int:
     return math.floor(number + rng.uniform())
 
 
+def disk_kernel(radius: float) -> np.ndarray:
+    """Return (K, K) float32 weights of a disk, smooth where it ends in a pixel.
+
+    radius, pixels; half a pixel changes nothing. K is no larger than it must be.
+    """
+    reach = max(0, math.ceil(radius - 0.5))
+    x = np.arange(-reach, reach + 1, dtype=np.float32)
+    weights = (radius + 0.5 - np.hypot(x, x[:, None])).clip(0, 1)
+    return weights / weights.sum()
+
+
 def edge_strength(image: np.ndarray) -> np.ndarray:
     """Return (H, W) float32: how steep grey is around each pixel, from 0 to 1."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)

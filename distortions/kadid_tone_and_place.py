@@ -121,7 +121,9 @@ def kadid_pixelate(image: np.ndarray, side: float, rng: ImageRNG) -> np.ndarray:
     """Show one pixel of each square block in all of it; where the grid begins is random."""
     if side == 1:
         return image
-    rows, columns = (shown_pixels(size, side, side * rng.uniform()) for size in image.shape[:2])
+    top, left = side * rng.uniform(shape=2)
+    rows = shown_pixels(image.shape[0], side, top)
+    columns = shown_pixels(image.shape[1], side, left)
     return image[rows[:, None], columns]
 
 
