@@ -27,8 +27,9 @@ import torch
 from distortions.apply import apply_distortion, distort
 from distortions.effect import describe_ineffective, takes_effect
 from distortions.labels import Labels, draw_labels
-from distortions.registry import DISTORTION_TYPES, PRISTINE, select_types
+from distortions.registry import DISTORTION_TYPES, DISTORTIONS, PRISTINE, select_types
 from distortions.sources_changed import stale_warning
+from distortions.visibility import CURVE_IMAGES, VisibilityCurves, dissimilarity
 from references.crops import Crops
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import UserError
@@ -83,6 +84,7 @@ class DistortedImageDataset:
         flip: bool = False,
         cutmix: bool = False,
         recrop: bool = False,
+        refinement: float = 0.0,
     ):
         self.references = references
         self.types = tuple(types)
@@ -102,7 +104,13 @@ class DistortedImageDataset:
                 "change nothing; look at them by python distorted_dataset.py, choose others by "
                 "--distortions, or other images"
             )
+        self.refinement = refinement
+        if refinement:
+            stride = -(-len(references) // CURVE_IMAGES)
+            scenes = references.images[torch.arange(0, len(references), stride)]
+            self._curves = VisibilityCurves(scenes, self.types)
         self.labels: Labels
+        self.targets: torch.Tensor  # (N,) float32 in 0–100: the quality that is trained on
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -118,6 +126,7 @@ class DistortedImageDataset:
             cutmix=self.cutmix,
             effective=None if self.effective.all() else self.effective,
         )
+        self.targets = self.labels.quality.clone()
 
     def _find_effective(self):
         """Return (R, T, 2) bool: whether each type, in either direction, changes each reference.
@@ -175,7 +184,8 @@ class DistortedImageDataset:
     def images(self, indices: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
         """Make the images at these indices (B,) on the device: (B, 3, H, W) uint8."""
         labels = self.labels
-        images = self._starting_images(indices, device)
+        starting_images = self._starting_images(indices, device)
+        images = starting_images
         for step in range(self.compose):
             images = distort(
                 images,
@@ -185,7 +195,24 @@ class DistortedImageDataset:
                 direction=torch.where(labels.direction[indices, step] < 0, -1, 1),
                 keys=fold_in(labels.key[indices], step),
             )
+        if self.refinement:
+            self._refine_targets(indices, starting_images, images)
         return to_nchw(images)
+
+    def _refine_targets(self, indices, references, images):
+        """Let the targets of images with one distortion follow how visible it is."""
+        labels = self.labels
+        is_single = (labels.type[indices] >= 0).sum(1) == 1
+        rows = is_single.nonzero()[:, 0]
+        chosen = indices[rows]
+        rows = rows.to(images.device)
+        measured = dissimilarity(references[rows], images[rows]).cpu()
+        type_ = labels.type[chosen].max(1).values
+        level = labels.level[chosen].max(1).values
+        direction = labels.direction[chosen].sum(1)
+        refined = self._curves.refine(measured, type_, direction, level, self.refinement)
+        worst = torch.tensor([DISTORTIONS[name].worst_quality for name in self.types])
+        self.targets[chosen] = 100 - (100 - worst[type_]).float() * refined
 
     def batches(
         self, order: torch.Tensor, batch_size: int, device: torch.device | str = "cpu"

@@ -58,6 +58,7 @@ from training.loop import (
     update_bn_statistics,
     validate,
 )
+from training.presets import PRESETS, describe_preset, preset_named, recipe_of
 from utils.checkpoint import load_states
 from utils.device import choose_device
 from utils.distributed import (
@@ -90,6 +91,12 @@ def build_parser() -> argparse.ArgumentParser:
     switch = argparse.BooleanOptionalAction
     seed = int_in_range(0, MAX_SEED)
     add("--experiment_name", required=True, help="name of the run's folder under experiments/")
+    add(
+        "--preset",
+        choices=PRESETS,
+        help="photographs: settings that were chosen for a folder of photographs; they are said, "
+        "and flags beside it win (default: none)",
+    )
 
     # Data
     add(
@@ -261,6 +268,8 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, or, with --resume, the run's own flags."""
     parser = build_parser()
+    if preset := preset_named(argv):
+        parser.set_defaults(**PRESETS[preset].flags)
     args = parser.parse_args(argv)
     check_experiments_folder()
     args.folder = EXPERIMENTS / args.experiment_name
@@ -286,6 +295,8 @@ def takes_value(parser: argparse.ArgumentParser, name: str, value: Any) -> bool:
     (action,) = [action for action in parser._actions if action.dest == name]
     if action.nargs == 0:  # a switch
         return isinstance(value, bool)
+    if value is None:
+        return action.default is None and not action.required
     try:
         parsed = parser._get_value(action, str(value))
         parser._check_value(action, parsed)
@@ -296,14 +307,17 @@ def takes_value(parser: argparse.ArgumentParser, name: str, value: Any) -> bool:
 
 def main(
     args: argparse.Namespace,
-    recipe: Recipe = Recipe(),  # noqa: B008  it is frozen
+    recipe: Recipe | None = None,
     dataset_class: type[DistortedImageDataset] = DistortedImageDataset,
 ) -> None:
-    """Train a run, or go on with one."""
+    """Train a run, or go on with one. The recipe is that of --preset, unless one is given."""
+    recipe = recipe or recipe_of(args.preset)
     # ------------------------------------------------------------------------------------- data
     device = init_distributed(choose_device(args.device))
     if not (args.resume or args.overwrite):
         ensure_new_run(args.folder)
+    if args.preset:
+        print(describe_preset(args.preset, vars(args)))
     train, val, source, crops = load_data(args, recipe, dataset_class)
     config = describe_run(args, recipe, source, crops, train, val, device)
     check_sizes(config, len(train), len(val))
@@ -387,6 +401,7 @@ def load_data(
         flip=recipe.flip,
         cutmix=recipe.cutmix,
         recrop=True,
+        refinement=recipe.refinement,
     )
     val = dataset_class(
         val_references,

@@ -1,14 +1,15 @@
 """The list of ablations. Each changes one part of the default, by flags or by fields of Recipe.
 
 A part that the product does not have, such as another optimizer, is added to its table when this
-module is imported: to CLUSTER_LOSSES, QUALITY_LOSSES or OPTIMIZERS.
+module is imported: to CLUSTER_LOSSES, QUALITY_LOSSES, OPTIMIZERS or NETWORKS.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
+import ablations.networks  # noqa: F401  it adds to NETWORKS
 from ablations.cluster_losses import LOSS_VARIANTS
 from ablations.old_approach import OldDataset
 from distorted_dataset import DistortedImageDataset
@@ -102,6 +103,34 @@ PARTS = {
     "type_weight_0.03": Ablation("type loss weight 0.03", "--type_loss_weight 0.03"),
     "type_weight_0.3": Ablation("type loss weight 0.3", "--type_loss_weight 0.3"),
 }
+# For crops of photographs, of which the last stage sees few pixels.
+THREE_STAGES = Recipe(stages=3)
+PHOTOGRAPHS = {
+    "stages_3": Ablation("without the ResNet's last stage", recipe=THREE_STAGES),
+    "stages_2": Ablation("without its last two stages", recipe=Recipe(stages=2)),
+    "last_two_stages": Ablation(
+        "three stages, of which the last two are joined",
+        recipe=replace(THREE_STAGES, network="last_two_stages"),
+    ),
+    "deviations": Ablation(
+        "three stages, standard deviations beside means",
+        recipe=replace(THREE_STAGES, network="deviations"),
+    ),
+    "two_scales": Ablation(
+        "three stages, the image at half its size too",
+        recipe=replace(THREE_STAGES, network="two_scales"),
+    ),
+    "rank_loss": Ablation(
+        "three stages, with the loss on pairs", recipe=replace(THREE_STAGES, rank_loss_weight=0.2)
+    ),
+    "refined_labels": Ablation(
+        "three stages, labels half way to what is visible in the image",
+        recipe=replace(THREE_STAGES, refinement=0.5),
+    ),
+    "stages_3_small_stem": Ablation(
+        "three stages, the small stem", "--stem small", recipe=THREE_STAGES
+    ),
+}
 WITHOUT = {}
 for name in DISTORTION_TYPES:
     others = ",".join(other for other in DISTORTION_TYPES if other != name)
@@ -119,6 +148,7 @@ GROUPS = {
     "clustering": CLUSTERING,
     "losses": LOSSES,
     "parts": PARTS,
+    "photographs": PHOTOGRAPHS,
     "without": WITHOUT,
     "history": HISTORY,
 }

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
-from models.quality_net import CELL_SIDE
-
 # A block's side in pixels, with its margins: one in a forward pass takes a few hundred MB at most.
 BLOCK_SIDE = 1024
 MARGIN = 64  # pixels beside a block's own; the network sees little beyond
@@ -26,9 +24,8 @@ class Block(NamedTuple):
     columns: Span
 
 
-def blocks_of(height: int, width: int, stem: str) -> Iterator[Block]:
+def blocks_of(height: int, width: int, cell_side: int) -> Iterator[Block]:
     """Yield the blocks of an image, row by row. Every cell of its feature map is in one of them."""
-    cell_side = CELL_SIDE[stem]
     for rows, columns in product(_spans(height, cell_side), _spans(width, cell_side)):
         yield Block(rows, columns)
 

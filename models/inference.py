@@ -18,7 +18,7 @@ from PIL import Image
 from models.blocks import blocks_of
 from models.mixture import Mixture
 from models.quality_map import QualityMap, interpolate
-from models.quality_net import CELL_SIDE, Output, QualityNet
+from models.quality_net import NETWORKS, Output, QualityNet
 from models.tiles import cut, split_tiles, tile_image, weigh
 from utils.checkpoint import load_checkpoint, load_states
 from utils.device import choose_device
@@ -79,7 +79,7 @@ class Run:
         images = _checked(_to_single(image))
         height, width = images.shape[2:]
         qualities, type_probabilities = self._answer_cells(images)
-        cell_side = CELL_SIDE[self.config["stem"]]
+        cell_side = self.model.cell_side
         return QualityMap(
             quality=interpolate(qualities, height, width, cell_side),
             type_probabilities=type_probabilities,
@@ -94,12 +94,12 @@ class Run:
         images: (1, 3, H, W).
         """
         height, width = images.shape[2:]
-        cell_side = CELL_SIDE[self.config["stem"]]
+        cell_side = self.model.cell_side
         shape = (-(-height // cell_side), -(-width // cell_side))
         head = self.model.type_head
         qualities = np.empty(shape, np.float32)
         type_probabilities = np.empty((*shape, head.out_features if head else 0), np.float32)
-        for rows, columns in blocks_of(height, width, self.config["stem"]):
+        for rows, columns in blocks_of(height, width, cell_side):
             cells = feature_map(self.model, images[:, :, rows.pixels, columns.pixels])
             own = cells[0, :, rows.own, columns.own].permute(1, 2, 0)  # (rows, columns, C)
             output = self.model.read(own.flatten(0, 1))
@@ -211,13 +211,14 @@ def build(config: dict[str, Any], pretrained: bool = False) -> tuple[QualityNet,
     """Return the network and the mixture of a configuration, with fresh weights."""
     recipe = config["recipe"]
     has_type_head = config["type_loss_weight"] > 0
-    model = QualityNet(
+    model = NETWORKS[recipe["network"]](
         config["backbone"],
         config["stem"],
         config["embedding_dim"],
         type_count=len(config["types"]) + 1 if has_type_head else 0,
         pretrained=pretrained,
         cosine_stem=recipe["cosine_stem"],
+        stages=recipe["stages"],
     )
     mixture = Mixture(
         config["n_clusters"],

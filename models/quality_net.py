@@ -3,6 +3,7 @@
 One head reads the quality from the embedding, the other the distortion type.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -43,11 +44,18 @@ class QualityNet(nn.Module):
         type_count: int = 0,
         pretrained: bool = False,
         cosine_stem: bool = True,
+        stages: int = 4,
     ):
         super().__init__()
         self.backbone = _make_backbone(backbone, stem, pretrained, cosine_stem)
-        self.embed = nn.Linear(self.backbone.fc.in_features, embedding_dim)
+        self.stages = stages
+        for unused in range(stages + 1, 5):
+            setattr(self.backbone, f"layer{unused}", nn.Identity())
+        # A stage has twice the channels of the one before, and half the cells along a side.
+        self.cell_side = CELL_SIDE[stem] >> (4 - stages)  # pixels from a cell to the next
+        self.channels = self.backbone.fc.in_features >> (4 - stages)
         self.backbone.fc = nn.Identity()
+        self.embed = nn.Linear(self.feature_count(), embedding_dim)
         self.quality_head = nn.Linear(embedding_dim, 1)
         self.type_head = nn.Linear(embedding_dim, type_count) if type_count else None
         self.register_buffer("mean", _per_channel(_MEAN), persistent=False)
@@ -58,15 +66,26 @@ class QualityNet(nn.Module):
         cells = self.feature_map(images)
         return self.read(self.backbone.avgpool(cells).flatten(1))
 
+    def feature_count(self) -> int:
+        """Return how many features the heads read."""
+        return self.channels
+
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """Return features (B, C, rows, columns) of images (B, 3, H, W) uint8, not yet averaged.
 
-        Cell (i, j) sees what is around pixel (s · i, s · j), where s is CELL_SIDE of the stem.
+        Cell (i, j) sees what is around pixel (s · i, s · j), where s is `cell_side`.
         """
+        for cells in self.maps((images.float() - self.mean) / self.std):  # noqa: B007
+            pass  # the maps before the last are let go
+        return cells
+
+    def maps(self, values: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the features (B, C, rows, columns) after each stage, of standardised pixels."""
         network = self.backbone
-        values = network.conv1((images.float() - self.mean) / self.std)
-        values = network.maxpool(network.relu(network.bn1(values)))
-        return network.layer4(network.layer3(network.layer2(network.layer1(values))))
+        values = network.maxpool(network.relu(network.bn1(network.conv1(values))))
+        for stage in range(1, self.stages + 1):
+            values = getattr(network, f"layer{stage}")(values)
+            yield values
 
     def read(self, features: torch.Tensor) -> Output:
         """Return the Output of features (B, C), averaged over any cells."""
@@ -81,6 +100,9 @@ class QualityNet(nn.Module):
             quality = 100 * torch.sigmoid(self.quality_head(embedding)[:, 0])
             type_logits = self.type_head(embedding) if self.type_head else None
         return Output(quality, embedding, type_logits)
+
+
+NETWORKS: dict[str, type[QualityNet]] = {"plain": QualityNet}
 
 
 def resolve_stem(stem: str, image_size: int) -> str:

@@ -52,6 +52,10 @@ class Recipe:
     cluster_loss: str = "balanced"  # a name of training.losses.CLUSTER_LOSSES
     covariance: str = "full"  # of the mixture's components: "full" or "diag"
     match_refits: bool = True  # a refit starts from the last one, and clusters keep their numbers
+    stages: int = 4  # of the ResNet; with 3, the last and coarsest is left out
+    network: str = "plain"  # a name of models.quality_net.NETWORKS
+    rank_loss_weight: float = 0.0  # of training.losses.rank_loss
+    refinement: float = 0.0  # how far labels follow what is visible: distortions/visibility.py
 
 
 def describe_run(

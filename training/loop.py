@@ -13,13 +13,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
 from distorted_dataset import DistortedImageDataset
-from distortions.labels import Labels
 from evaluation.clusters import cluster_measures
 from evaluation.metrics import plcc, srcc
 from models.inference import BATCH_PIXELS, forward
 from models.mixture import Mixture
 from models.quality_net import QualityNet
-from training.losses import CLUSTER_LOSSES, QUALITY_LOSSES, type_loss
+from training.losses import CLUSTER_LOSSES, QUALITY_LOSSES, rank_loss, type_loss
 from training.muon import Muon
 from utils import distributed
 from utils.errors import UserError
@@ -116,9 +115,7 @@ def train_one_epoch(
         disable=not distributed.is_main_process(),
     ) as bar:
         for step, (images, indices) in enumerate(batches, start=1):
-            losses = compute_losses(
-                state, images, indices, dataset.labels, use_cluster_loss, config
-            )
+            losses = compute_losses(state, images, indices, dataset, use_cluster_loss, config)
             state.optimizer.zero_grad()
             # Gradients are averaged over processes. Scaled so, the average is the gradient of the
             # whole batch's mean, also where shards differ in size.
@@ -143,7 +140,7 @@ def compute_losses(
     state: TrainingState,
     images: torch.Tensor,
     indices: torch.Tensor,
-    labels: Labels,
+    dataset: DistortedImageDataset,
     use_cluster_loss: bool,
     config: dict[str, Any],
 ) -> dict[str, torch.Tensor]:
@@ -151,15 +148,18 @@ def compute_losses(
     with torch.autocast(images.device.type, torch.bfloat16, enabled=config["amp"]):
         output = state.parallel_model(images)
     recipe = config["recipe"]
-    quality = labels.quality[indices].to(images.device)
+    quality = dataset.targets[indices].to(images.device)
     terms = {"quality_loss": QUALITY_LOSSES[recipe["quality_loss"]](output.quality, quality)}
     loss = terms["quality_loss"]
     if use_cluster_loss:
         cluster_loss = CLUSTER_LOSSES[recipe["cluster_loss"]]
         terms["cluster_loss"] = cluster_loss(state.mixture, output.embedding)
         loss = loss + config["cluster_loss_weight"] * terms["cluster_loss"]
+    types = dataset.labels.main_type[indices].to(images.device)
+    if recipe["rank_loss_weight"] > 0:
+        terms["rank_loss"] = rank_loss(output.quality, quality, types)
+        loss = loss + recipe["rank_loss_weight"] * terms["rank_loss"]
     if output.type_logits is not None:
-        types = labels.main_type[indices].to(images.device)
         terms["type_loss"] = type_loss(output.type_logits, types)
         loss = loss + config["type_loss_weight"] * terms["type_loss"]
     return {"loss": loss, **terms}

@@ -16,6 +16,7 @@ from utils.distributed import all_reduce_sum
 CLUSTER_STRENGTH = 0.1  # keeps the pull to clusters gentler than what the labels teach
 SHARPNESS = 4  # the power of the posteriors that are assigned
 BALANCING_ROUNDS = 5
+RANK_SCALE = 10  # points of quality: a pair this far apart is ordered by three of four people
 PSEUDO_COUNT = 16  # smooths a batch's cluster shares, as if 16 more images had the fit's shares
 
 
@@ -73,6 +74,24 @@ def balanced_assignment(log_posteriors: torch.Tensor, shares: torch.Tensor) -> t
 def type_loss(type_logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
     """Compute the cross-entropy of the type, pristine a type of its own: (B, T) and (B,) int64."""
     return F.cross_entropy(type_logits, types)
+
+
+def rank_loss(predicted: torch.Tensor, quality: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    """Compare all pairs of a batch, of predicted and true quality (B,) in 0–100 and types (B,).
+
+    It is the mean over pairs of −p̂ log p − (1 − p̂) log (1 − p), where p is the logistic of the
+    predicted difference divided by 10 points. The probability p̂ that the first of a pair is better
+    is 1 or 0 for two levels of one type, which is a fact, and else the logistic of the true
+    difference (after Burges et al., "Learning to rank using gradient descent", ICML 2005).
+    """
+    first, second = torch.triu_indices(len(quality), len(quality), 1, device=quality.device)
+    difference = (quality[first] - quality[second]) / RANK_SCALE
+    same_type = types[first] == types[second]
+    probability = torch.where(same_type, (difference > 0).float(), difference.sigmoid())
+    logit = (predicted[first] - predicted[second]) / RANK_SCALE
+    is_told = difference != 0
+    losses = F.binary_cross_entropy_with_logits(logit, probability, reduction="none")
+    return (losses * is_told).sum() / is_told.sum().clamp(min=1)
 
 
 QUALITY_LOSSES: dict[str, Callable] = {"huber": quality_loss}

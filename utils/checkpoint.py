@@ -25,6 +25,8 @@ _FORMAT_3_RECIPE = {
     "covariance": "full",
     "match_refits": True,
 }
+# What every run was before there was a choice.
+_FORMAT_4_RECIPE = {"stages": 4, "network": "plain", "rank_loss_weight": 0.0, "refinement": 0.0}
 _FORMAT_3_STATES = {  # the names of a run's states in format 3: those of today
     "online": "model",
     "averaged": "ema",
@@ -139,9 +141,9 @@ def convert_config(config: dict[str, Any]) -> dict[str, Any]:
 
     A recipe's part that is not there is what it was before it could be chosen.
     """
-    recipe = {**_FORMAT_3_RECIPE, **config.get("recipe", {})}
-    whole_scenes = {"crop": "whole", "working_size": 512, "crops_per_reference": 1}
-    return {"git_commit": None, **whole_scenes, **config, "recipe": recipe}
+    recipe = {**_FORMAT_3_RECIPE, **_FORMAT_4_RECIPE, **config.get("recipe", {})}
+    earlier = {"preset": None, "crop": "whole", "working_size": 512, "crops_per_reference": 1}
+    return {"git_commit": None, **earlier, **config, "recipe": recipe}
 
 
 def load_states(parts: dict[str, Any], saved: dict[str, Any], path: str | Path) -> None:

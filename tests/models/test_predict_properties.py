@@ -1,5 +1,7 @@
 """Laws of Run.predict that hold for any size, view and order of a batch."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 from models.inference import BATCH_PIXELS, Run, build, forward
 from models.quality_net import Output
 from tests.distortions.test_properties import NOT_UINT8
+from training.config import Recipe
 from utils.errors import UserError
 
 SIDES = st.integers(8, 70)
@@ -21,7 +24,7 @@ CONFIG = {
     "type_loss_weight": 0.1,
     "types": ["gaussian_blur", "rain"],
     "image_size": 32,
-    "recipe": {"cosine_stem": True, "covariance": "full", "match_refits": True},
+    "recipe": asdict(Recipe()),
 }
 VIEWS = {
     "mirrored": lambda x: x[..., ::-1],

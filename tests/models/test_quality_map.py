@@ -136,7 +136,7 @@ def test_blocks_hold_every_cell_once(height, width, stem):
     side = CELL_SIDE[stem]
     count = np.zeros((-(-height // side), -(-width // side)), int)
 
-    for block in blocks_of(height, width, stem):
+    for block in blocks_of(height, width, side):
         count[block.rows.cells, block.columns.cells] += 1
         for span, length in ((block.rows, height), (block.columns, width)):
             first = span.pixels.start // side + span.own.start
@@ -157,7 +157,7 @@ def test_blocks_give_what_the_whole_image_gives(run, monkeypatch):
     monkeypatch.setattr(blocks, "MARGIN", 224)
     in_blocks = run.quality_map(image)
 
-    assert len(list(blocks_of(30, 1000, CONFIG["stem"]))) > 10
+    assert len(list(blocks_of(30, 1000, CELL))) > 10
     assert np.allclose(in_blocks.quality, whole.quality, atol=1e-3)
     assert np.allclose(in_blocks.type_probabilities, whole.type_probabilities, atol=1e-5)
 

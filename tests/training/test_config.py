@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 
+import ablations.networks  # noqa: F401  it adds to NETWORKS
 import train_with_distortions as script
 from distorted_dataset import DistortedImageDataset
 from references.sizes import NativeCrops
@@ -33,6 +34,10 @@ CHANGED = Recipe(
     cluster_loss="none",
     covariance="diag",
     match_refits=False,
+    stages=3,
+    network="two_scales",
+    rank_loss_weight=0.2,
+    refinement=0.5,
 )
 
 

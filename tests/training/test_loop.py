@@ -73,7 +73,7 @@ def first_losses(state, dataset, config, use_cluster_loss=False):
     """Return the losses of the dataset's first eight images."""
     indices = torch.arange(8)
     images = dataset.images(indices)
-    return compute_losses(state, images, indices, dataset.labels, use_cluster_loss, config)
+    return compute_losses(state, images, indices, dataset, use_cluster_loss, config)
 
 
 def test_the_default_optimizer_is_muon(train):

@@ -1,12 +1,14 @@
 """The terms of the loss: known values, gradients, and where they pull."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from models.mixture import Mixture
-from training.losses import balanced_assignment, cluster_loss, quality_loss, type_loss
+from training.losses import balanced_assignment, cluster_loss, quality_loss, rank_loss, type_loss
 
 SHARES = torch.tensor([0.75, 0.25])
 
@@ -93,3 +95,27 @@ def test_a_sure_image_stays_even_in_a_small_component(share):
     assignment = balanced_assignment(torch.tensor([[0.9, 0.1]]).log(), shares)
 
     assert assignment[0, 0] > 0.9
+
+
+def rank(predicted, quality, types):
+    return rank_loss(torch.tensor(predicted), torch.tensor(quality), torch.tensor(types)).item()
+
+
+def test_a_pair_of_one_type_has_one_order():
+    """The better one is surely better, however close the two are."""
+    order_kept = rank([70.0, 50.0], [61.0, 60.0], [0, 0])
+    order_turned = rank([50.0, 70.0], [61.0, 60.0], [0, 0])
+
+    assert order_kept == pytest.approx(math.log1p(math.exp(-2)), rel=1e-5)
+    assert order_turned == pytest.approx(math.log1p(math.exp(2)), rel=1e-5)
+
+
+def test_a_pair_across_types_is_best_at_its_difference():
+    """Of predictions, the true difference costs least; a larger one costs more."""
+    losses = [rank([50.0 + d, 50.0], [60.0, 50.0], [0, 1]) for d in (0.0, 5.0, 10.0, 15.0, 40.0)]
+
+    assert min(losses) == losses[2]
+
+
+def test_pairs_of_equal_quality_do_not_count():
+    assert rank([80.0, 20.0], [100.0, 100.0], [8, 8]) == 0

@@ -1,0 +1,63 @@
+"""Settings that belong together: `--preset NAME` sets flags and a recipe. A typed flag wins."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training.config import Recipe
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults of flags, and a recipe."""
+
+    description: str
+    flags: dict[str, Any]
+    recipe: Recipe
+
+
+PRESETS = {
+    "photographs": Preset(
+        description="a folder of photographs, by crops at their own scale",
+        flags={
+            "crop": "native",
+            "image_size": 96,
+            "train_samples": "all",
+            "val_samples": 20,
+            "crops_per_reference": 4,
+            "epochs": 100,
+        },
+        recipe=Recipe(stages=3),
+    )
+}
+
+
+def preset_named(argv: Sequence[str] | None) -> str | None:
+    """Return the preset that a command line names, or None.
+
+    It is asked before the whole line is read, because it changes the defaults of other flags.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    try:
+        name = parser.parse_known_args(argv)[0].preset
+    except argparse.ArgumentError:
+        return None  # the parser of all flags says what is wrong
+    return name if name in PRESETS else None
+
+
+def recipe_of(preset: str | None) -> Recipe:
+    """Return the recipe of a preset, or the default one."""
+    return PRESETS[preset].recipe if preset else Recipe()
+
+
+def describe_preset(name: str, flags: Mapping[str, Any]) -> str:
+    """Return the line that says what a preset sets, with the values that flags have now."""
+    preset = PRESETS[name]
+    words = [f"--{flag} {flags[flag]}" for flag in preset.flags]
+    default = asdict(Recipe())
+    changed = [
+        f"{part} {value}" for part, value in asdict(preset.recipe).items() if value != default[part]
+    ]
+    return f"preset {name}: {' '.join(words)}; recipe: {', '.join(changed) or 'the default'}"
