@@ -76,7 +76,7 @@ def _draw_row(axes, image, quality_map, caption):
     grey = 0.35 + 0.65 * (pixels @ _LUMA) / 255
     show_image(axes[0], pixels, caption)
     scores = matplotlib.colormaps[_COLOR_MAP](quality / 100)[..., :3]
-    show_image(axes[1], _lay_over(grey, scores), f"quality, {quality.mean():.0f} on average")
+    show_image(axes[1], _lay_over(grey, scores), "quality")
     if len(axes) == 3:
         cell_side = quality_map.cell_side / every
         found = find_types(quality, quality_map.type_probabilities, cell_side)

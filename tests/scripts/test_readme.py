@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -24,7 +25,7 @@ TRAINING_COMMANDS = re.findall(r"^python (train_with_distortions.py .*)$", READM
 
 # Where there is Python code, how many blocks of it a test below runs.
 RUN_BLOCKS = {
-    ("README.md", "Score your own images"): 1,
+    ("README.md", "Score your own images"): 2,
     ("README.md", "Add a distortion"): 1,
     ("docs/data.md", "Make `cifar10_subset` from CIFAR-10"): 2,
     ("docs/distortions.md", "Your own"): 1,
@@ -110,15 +111,18 @@ def test_a_pasted_distortion_obeys_every_law(copy_of_project, tmp_path, page, he
 def test_the_code_that_scores_images_runs(workplace, monkeypatch, crops):
     monkeypatch.chdir(workplace)
     Image.fromarray(crops.images[0].numpy()).save("photo.jpg")
-    (block,) = code_blocks("README.md", "Score your own images")
+    scores, maps = code_blocks("README.md", "Score your own images")
     names: dict = {}
 
-    exec(block.replace("experiments/resnet18_distorted", "experiments/tiny"), names)
+    exec(scores.replace("experiments/resnet18_distorted", "experiments/tiny"), names)
+    exec(maps, names)
 
     predictions = names["predictions"]
     assert 0 <= predictions.qualities[0] <= 100
     assert len(predictions.clusters) == len(predictions.unknown) == 1
     assert predictions.type_probabilities.shape == (1, 9)
+    assert names["quality_map"].quality.shape == (32, 32)
+    assert Path("map.png").is_file()
 
 
 def test_the_code_that_makes_a_dataset_runs(workplace, monkeypatch):
