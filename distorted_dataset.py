@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "apply_distortion"]
 BLOCK_PIXELS = 2**20  # images are distorted together up to this many pixels, to fill the device
 RECROP_WINDOWS = 2  # of each photograph, that tell whether a type has an effect on it
+# Pixels around a crop of a photograph that are distorted with it. So blur has something to blur in
+# at its edges, and JPEG's blocks may begin anywhere in it.
+CROP_MARGIN = 16
 _CROP = 0xC0  # folded into an image's key for the draw of its window
 _NEIGHBOUR_CROP = 0xC1  # likewise, for the window of the part that cutmix puts into it
 
@@ -95,6 +98,7 @@ class DistortedImageDataset:
         self.flip = flip
         self.cutmix = cutmix
         self.recrop = recrop and isinstance(references.images, Crops)
+        self.margin = CROP_MARGIN if isinstance(references.images, Crops) else 0
         self._key = (seed, SPLITS.index(split))
         self.effective = self._find_effective()  # (R, T, 2) bool
         if not self.effective.any():
@@ -177,14 +181,15 @@ class DistortedImageDataset:
         from distortions.figures import plot_pair  # a slow import, not needed for --help
 
         item = self[i]
-        reference = self._starting_images(torch.tensor([self._checked_index(i)]), "cpu")[0]
+        starting_images = self._starting_images(torch.tensor([self._checked_index(i)]), "cpu")
+        reference = self._cut(*starting_images)[0]
         title = f"{item.type}, level {item.level:.2f}, quality {item.quality:.0f}"
         return plot_pair(reference.numpy(), item.image.permute(1, 2, 0).numpy(), title)
 
     def images(self, indices: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
         """Make the images at these indices (B,) on the device: (B, 3, H, W) uint8."""
         labels = self.labels
-        starting_images = self._starting_images(indices, device)
+        starting_images, places = self._starting_images(indices, device)
         images = starting_images
         for step in range(self.compose):
             images = distort(
@@ -195,9 +200,20 @@ class DistortedImageDataset:
                 direction=torch.where(labels.direction[indices, step] < 0, -1, 1),
                 keys=fold_in(labels.key[indices], step),
             )
+        images = self._cut(images, places)
         if self.refinement:
-            self._refine_targets(indices, starting_images, images)
+            self._refine_targets(indices, self._cut(starting_images, places), images)
         return to_nchw(images)
+
+    def _cut(self, images, places):
+        """Return (B, S, S, 3): the references at these places (B, 2) in what lies around them."""
+        if not self.margin:
+            return images
+        side = self.references.images.shape[1]
+        inside = torch.arange(side, device=images.device)
+        rows, columns = (places.to(images.device)[..., None] + inside).unbind(1)  # (B, S) each
+        batch = torch.arange(len(images), device=images.device)
+        return images[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
 
     def _refine_targets(self, indices, references, images):
         """Let the targets of images with one distortion follow how visible it is."""
@@ -247,13 +263,18 @@ class DistortedImageDataset:
         return digest.hexdigest()[:16]
 
     def _starting_images(self, indices, device):
-        """Return (B, H, W, 3) uint8 on the device: the references, mixed and flipped as drawn."""
+        """Return the references on the device, mixed and flipped as drawn: (B, H, W, 3) uint8.
+
+        Crops of photographs come with what lies around them. Also returns (B, 2): where the
+        references are in it.
+        """
         labels = self.labels
         keys = labels.key[indices]
-        images = self._copy_references(labels.reference[indices], fold_in(keys, _CROP), device)
+        references = labels.reference[indices]
+        images, places = self._copy_references(references, fold_in(keys, _CROP), device)
         mixed = labels.cutmix_width[indices].nonzero()[:, 0]
         if len(mixed):
-            neighbours = self._copy_references(
+            neighbours, _ = self._copy_references(
                 labels.neighbour[indices[mixed]], fold_in(keys[mixed], _NEIGHBOUR_CROP), device
             )
             width = images.shape[2]
@@ -261,14 +282,18 @@ class DistortedImageDataset:
             is_replaced = torch.arange(width, device=device) < replaced_width[:, None]  # (M, W)
             mixed = mixed.to(device)
             images[mixed] = torch.where(is_replaced[:, None, :, None], neighbours, images[mixed])
-        return _orient(images, labels.orientation[indices])
+        orientation = labels.orientation[indices]
+        return _orient(images, orientation), _orient_places(places, orientation, self.margin)
 
     def _copy_references(self, references, crop_keys, device):
-        if self.recrop:
-            images = self.references.images.draw(references, crop_keys)
+        images = self.references.images
+        places = torch.zeros((len(references), 2), dtype=torch.int64)
+        if self.margin:
+            keys = crop_keys if self.recrop else images.keys[references]
+            copies, places = images.draw_with_margin(references, keys, self.margin)
         else:
-            images = self.references.images[references].contiguous()
-        return images.to(device, non_blocking=True)
+            copies = images[references].contiguous()
+        return copies.to(device, non_blocking=True), places
 
 
 def _orient(images, orientation):
@@ -280,6 +305,15 @@ def _orient(images, orientation):
             is_kept = is_kept.to(images.device)[:, None, None, None]
             images = torch.where(is_kept, images, change(images))
     return images
+
+
+def _orient_places(places, orientation, margin):
+    """Return where (B, 2) a reference is in its surroundings, once they have an orientation."""
+    top, left = places.unbind(1)
+    left = torch.where(orientation & 1 > 0, margin - left, left)
+    top = torch.where(orientation & 2 > 0, margin - top, top)
+    is_transposed = orientation[:, None] & 4 > 0
+    return torch.where(is_transposed, torch.stack([left, top], 1), torch.stack([top, left], 1))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

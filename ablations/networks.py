@@ -8,20 +8,6 @@ from models.quality_net import NETWORKS, Output, QualityNet
 SMALLEST_VARIANCE = 1e-6  # keeps the gradient of a deviation finite
 
 
-class LastTwoStages(QualityNet):
-    """The means of the last two stages, joined."""
-
-    def feature_count(self) -> int:
-        """Return how many features the heads read."""
-        return self.channels + self.channels // 2
-
-    def forward(self, images: torch.Tensor) -> Output:
-        """Return the Output of images (B, 3, H, W) uint8."""
-        maps = list(self.maps((images.float() - self.mean) / self.std))
-        means = [self.backbone.avgpool(values).flatten(1) for values in maps[-2:]]
-        return self.read(torch.cat(means, dim=1))
-
-
 class Deviations(QualityNet):
     """The means and the standard deviations of the last stage."""
 
@@ -49,10 +35,9 @@ class TwoScales(QualityNet):
         values = (images.float() - self.mean) / self.std
         means = []
         for scale in (values, F.avg_pool2d(values, 2)):
-            means.append(self.backbone.avgpool(list(self.maps(scale))[-1]).flatten(1))
+            means.append(self.backbone.avgpool(self.join_stages(scale)).flatten(1))
         return self.read(torch.cat(means, dim=1))
 
 
-NETWORKS["last_two_stages"] = LastTwoStages
 NETWORKS["deviations"] = Deviations
 NETWORKS["two_scales"] = TwoScales

@@ -108,9 +108,11 @@ THREE_STAGES = Recipe(stages=3)
 PHOTOGRAPHS = {
     "stages_3": Ablation("without the ResNet's last stage", recipe=THREE_STAGES),
     "stages_2": Ablation("without its last two stages", recipe=Recipe(stages=2)),
-    "last_two_stages": Ablation(
-        "three stages, of which the last two are joined",
-        recipe=replace(THREE_STAGES, network="last_two_stages"),
+    "joined_stages_2": Ablation(
+        "three stages, the last two joined", recipe=replace(THREE_STAGES, joined_stages=2)
+    ),
+    "joined_stages_3": Ablation(
+        "three stages, all joined", recipe=replace(THREE_STAGES, joined_stages=3)
     ),
     "deviations": Ablation(
         "three stages, standard deviations beside means",

@@ -219,6 +219,7 @@ def build(config: dict[str, Any], pretrained: bool = False) -> tuple[QualityNet,
         pretrained=pretrained,
         cosine_stem=recipe["cosine_stem"],
         stages=recipe["stages"],
+        joined_stages=recipe["joined_stages"],
     )
     mixture = Mixture(
         config["n_clusters"],

@@ -3,10 +3,10 @@
 One head reads the quality from the embedding, the other the distortion type.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from utils.errors import UserError
@@ -45,15 +45,18 @@ class QualityNet(nn.Module):
         pretrained: bool = False,
         cosine_stem: bool = True,
         stages: int = 4,
+        joined_stages: int = 1,
     ):
         super().__init__()
         self.backbone = _make_backbone(backbone, stem, pretrained, cosine_stem)
         self.stages = stages
+        self.joined_stages = joined_stages
         for unused in range(stages + 1, 5):
             setattr(self.backbone, f"layer{unused}", nn.Identity())
         # A stage has twice the channels of the one before, and half the cells along a side.
         self.cell_side = CELL_SIDE[stem] >> (4 - stages)  # pixels from a cell to the next
-        self.channels = self.backbone.fc.in_features >> (4 - stages)
+        last = self.backbone.fc.in_features >> (4 - stages)  # channels of the last stage
+        self.channels = sum(last >> i for i in range(joined_stages))
         self.backbone.fc = nn.Identity()
         self.embed = nn.Linear(self.feature_count(), embedding_dim)
         self.quality_head = nn.Linear(embedding_dim, 1)
@@ -73,19 +76,22 @@ class QualityNet(nn.Module):
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """Return features (B, C, rows, columns) of images (B, 3, H, W) uint8, not yet averaged.
 
-        Cell (i, j) sees what is around pixel (s · i, s · j), where s is `cell_side`.
+        Cell (i, j) sees what is around pixel (s · i, s · j), where s is `cell_side`. With joined
+        stages, the features of the stages before the last are averaged over each cell.
         """
-        for cells in self.maps((images.float() - self.mean) / self.std):  # noqa: B007
-            pass  # the maps before the last are let go
-        return cells
+        return self.join_stages((images.float() - self.mean) / self.std)
 
-    def maps(self, values: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield the features (B, C, rows, columns) after each stage, of standardised pixels."""
+    def join_stages(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the feature map of standardised pixels."""
         network = self.backbone
         values = network.maxpool(network.relu(network.bn1(network.conv1(values))))
+        joined = []
         for stage in range(1, self.stages + 1):
             values = getattr(network, f"layer{stage}")(values)
-            yield values
+            if stage > self.stages - self.joined_stages:
+                finer = 2 ** (self.stages - stage)  # times the cells of the last stage, a side
+                joined.append(F.avg_pool2d(values, finer, ceil_mode=True) if finer > 1 else values)
+        return torch.cat(joined, dim=1) if len(joined) > 1 else values
 
     def read(self, features: torch.Tensor) -> Output:
         """Return the Output of features (B, C), averaged over any cells."""

@@ -15,6 +15,7 @@ from utils.rng import CounterRNG, fold_in
 # (right and below, in sum), and its channels differ by so many: no flat sky and no white wall.
 MIN_TEXTURE = 4
 MIN_CHROMA = 4
+_MARGIN_STREAM = 0xC2  # folded into a crop's key, for where it lies in its surroundings
 TRIES = 16  # windows that are looked at until one is ordinary
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # Rec. 601
 
@@ -25,7 +26,7 @@ class Photographs(Protocol):
     sizes: torch.Tensor  # (N, 2) int64: height and width
 
     def window(self, i: int, top: int, left: int, side: int) -> np.ndarray:
-        """Return the (side, side, 3) uint8 window of photograph i."""
+        """Return the (side, side, 3) uint8 window of photograph i, as far as that reaches."""
 
 
 class PhotographsInMemory:
@@ -36,7 +37,7 @@ class PhotographsInMemory:
         self.sizes = torch.tensor([array.shape[:2] for array in arrays]).view(-1, 2)
 
     def window(self, i: int, top: int, left: int, side: int) -> np.ndarray:
-        """Return the (side, side, 3) uint8 window of photograph i."""
+        """Return the (side, side, 3) uint8 window of photograph i, as far as that reaches."""
         return self._arrays[i][top : top + side, left : left + side]
 
 
@@ -71,27 +72,62 @@ class Crops:
     def draw(self, indices: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Return (B, S, S, 3) crops of the photographs at these indices, at windows of the keys."""
         side = self.shape[1]
+        crops = np.empty((len(indices), side, side, 3), np.uint8)
+        for i, (row, corners) in enumerate(self._candidates(indices, keys)):
+            crops[i], _ = self._first_ordinary(row, corners)
+        return torch.from_numpy(crops)
+
+    def draw_with_margin(
+        self, indices: torch.Tensor, keys: torch.Tensor, margin: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what lies around the crops that draw returns, and where they are in it.
+
+        That is (B, S + margin, S + margin, 3) uint8, and (B, 2) int64: top and left, from 0 to the
+        margin. Every second crop lies at a multiple of the margin, the others anywhere, but for
+        those at a photograph's edge. A photograph that is too small is mirrored at its edges.
+        """
+        side = self.shape[1] + margin
+        rng = CounterRNG(fold_in(keys, _MARGIN_STREAM))
+        anywhere = (rng.uniform(shape=(2,)) * (margin + 1)).long().clamp(max=margin)
+        at_multiples = margin * (rng.bits(2) & 1)
+        wanted = torch.where(rng.bits(1) < 0, anywhere, at_multiples).tolist()
+        surroundings = np.empty((len(indices), side, side, 3), np.uint8)
+        places = []
+        for i, (row, corners) in enumerate(self._candidates(indices, keys)):
+            _, corner = self._first_ordinary(row, corners)
+            starts = []
+            for first, place, length in zip(corner, wanted[i], self.photographs.sizes[row]):
+                starts.append(min(max(0, first - place), max(0, int(length) - side)))
+            top, left = starts
+            window = self.photographs.window(row, top, left, side)
+            missing = [(0, side - length) for length in window.shape[:2]]
+            surroundings[i] = np.pad(window, (*missing, (0, 0)), mode="symmetric")
+            places.append([first - start for first, start in zip(corner, starts)])
+        return torch.from_numpy(surroundings), torch.tensor(places).view(-1, 2)
+
+    def _candidates(self, indices, keys):
+        """Yield each crop's photograph, and the corners of the windows that it may be."""
         rows = self.rows[indices]
-        room = self.photographs.sizes[rows] - side  # (B, 2): places to the last corner
+        room = self.photographs.sizes[rows] - self.shape[1]  # (B, 2): places to the last corner
         places = CounterRNG(keys).uniform(shape=(TRIES, 2))
         corners = (places * (room[:, None] + 1)).long()  # (B, TRIES, 2)
         corners = torch.minimum(corners, room[:, None])
-        crops = np.empty((len(rows), side, side, 3), np.uint8)
-        for i, (row, candidates) in enumerate(zip(rows.tolist(), corners.tolist())):
-            crops[i] = self._first_ordinary(row, candidates)
-        return torch.from_numpy(crops)
+        yield from zip(rows.tolist(), corners.tolist())
 
     def _first_ordinary(self, row, corners):
-        """Return the first ordinary window at these corners, or the one with most texture."""
+        """Return the first ordinary window at these corners, or the one with most texture.
+
+        Also returns its corner.
+        """
         best = None
         most_texture = -1.0
         for top, left in corners:
             window = self.photographs.window(row, top, left, self.shape[1])
             texture, chroma = describe_window(window)
             if texture >= MIN_TEXTURE and chroma >= MIN_CHROMA:
-                return window
+                return window, (top, left)
             if texture > most_texture:
-                best = window
+                best = window, (top, left)
                 most_texture = texture
         return best
 

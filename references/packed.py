@@ -111,14 +111,18 @@ class PackedPhotographs:
         self._bytes = data
         self._starts = starts
         self.sizes = torch.tensor(sizes, dtype=torch.int64).view(-1, 2)  # (N, 2): height, width
-        self._widths = self.sizes[:, 1].tolist()
+        self._sizes = self.sizes.tolist()
 
     def window(self, i: int, top: int, left: int, side: int) -> np.ndarray:
-        """Return the (side, side, 3) uint8 window of photograph i. It reads the window's rows."""
-        width = self._widths[i]
+        """Return the (side, side, 3) uint8 window of photograph i, as far as that reaches.
+
+        It reads the window's rows.
+        """
+        height, width = self._sizes[i]
+        row_count = min(side, height - top)
         start = self._starts[i] + 3 * width * top
-        rows = np.frombuffer(self._bytes.read(start, 3 * width * side), np.uint8)
-        return rows.reshape(side, width, 3)[:, left : left + side]
+        rows = np.frombuffer(self._bytes.read(start, 3 * width * row_count), np.uint8)
+        return rows.reshape(row_count, width, 3)[:, left : left + side]
 
 
 @dataclass(frozen=True)

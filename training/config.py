@@ -53,6 +53,7 @@ class Recipe:
     covariance: str = "full"  # of the mixture's components: "full" or "diag"
     match_refits: bool = True  # a refit starts from the last one, and clusters keep their numbers
     stages: int = 4  # of the ResNet; with 3, the last and coarsest is left out
+    joined_stages: int = 1  # so many of the last stages are averaged and joined
     network: str = "plain"  # a name of models.quality_net.NETWORKS
     rank_loss_weight: float = 0.0  # of training.losses.rank_loss
     refinement: float = 0.0  # how far labels follow what is visible: distortions/visibility.py

@@ -26,7 +26,13 @@ _FORMAT_3_RECIPE = {
     "match_refits": True,
 }
 # What every run was before there was a choice.
-_FORMAT_4_RECIPE = {"stages": 4, "network": "plain", "rank_loss_weight": 0.0, "refinement": 0.0}
+_FORMAT_4_RECIPE = {
+    "stages": 4,
+    "joined_stages": 1,
+    "network": "plain",
+    "rank_loss_weight": 0.0,
+    "refinement": 0.0,
+}
 _FORMAT_3_STATES = {  # the names of a run's states in format 3: those of today
     "online": "model",
     "averaged": "ema",

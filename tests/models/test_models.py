@@ -250,3 +250,22 @@ def test_choose_device_takes_a_device_too():
 def test_choose_device_refuses_what_is_not_there(device, message):
     with pytest.raises(ValueError, match=message):
         choose_device(device)
+
+
+@pytest.mark.parametrize("stages, joined, channels", ((4, 1, 512), (3, 1, 256), (3, 3, 448)))
+def test_stages_are_left_out_and_joined(stages, joined, channels):
+    model = QualityNet("resnet18", "imagenet", 16, stages=stages, joined_stages=joined).eval()
+    images = torch.randint(0, 256, (2, 3, 70, 96), dtype=torch.uint8)
+
+    cells = model.feature_map(images)
+
+    side = model.cell_side
+    assert side == 32 >> (4 - stages)
+    assert cells.shape == (2, channels, -(-70 // side), -(-96 // side))
+    assert torch.allclose(model.read(cells.mean((2, 3))).quality, model(images).quality, atol=1e-3)
+
+
+def test_stages_that_are_left_out_have_no_weights():
+    model = QualityNet("resnet18", "imagenet", 16, stages=3)
+
+    assert not [name for name in model.state_dict() if "layer4" in name]

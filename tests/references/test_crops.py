@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from distorted_dataset import DistortedImageDataset
+from distorted_dataset import DistortedImageDataset, _orient
 from references.crops import MIN_CHROMA, MIN_TEXTURE, Crops, PhotographsInMemory, describe_window
 from references.photos import load_photo
 from references.sizes import NativeCrops, choose_crop
 from references.sources import ALL, load_test_references, load_training_references
-from tests.helpers import write_images
+from tests.helpers import distort_all, write_images
 
 SIDE = 32
 CROPS = NativeCrops(working_size=120, per_reference=3)
@@ -240,3 +240,69 @@ def test_the_crop_follows_from_the_size(source, side, crop):
 @pytest.mark.parametrize(("side", "crop"), ((69, "native"), (70, "whole")))
 def test_a_folders_crop_follows_from_its_median_size(folder, side, crop):
     assert choose_crop(str(folder), side)[0] == crop
+
+
+MARGIN = 16
+
+
+def cut(surroundings, places):
+    """Return what lies at each image's place."""
+    pairs = zip(surroundings, places.tolist())
+    return torch.stack([x[top : top + SIDE, left : left + SIDE] for x, (top, left) in pairs])
+
+
+@pytest.mark.parametrize("size", ((100, 200), (SIDE, SIDE), (40, 33)))
+def test_surroundings_hold_the_crop(size):
+    """Also where the photograph is too small for them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    crops = crops_of(PhotographsInMemory([pixels]), 40)
+    indices = torch.arange(40)
+
+    surroundings, places = crops.draw_with_margin(indices, crops.keys, MARGIN)
+
+    assert surroundings.shape == (40, SIDE + MARGIN, SIDE + MARGIN, 3)
+    assert torch.equal(cut(surroundings, places), crops[indices])
+
+
+def test_every_second_crop_begins_where_blocks_of_16_do():
+    """But for those at the photograph's edges; a random place is at a block once in 72 times."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    crops = crops_of(PhotographsInMemory([pixels]), 400)
+
+    _, places = crops.draw_with_margin(torch.arange(400), crops.keys, MARGIN)
+
+    share = (places % MARGIN == 0).all(1).double().mean()
+    assert 0.4 < share < 0.6
+    assert len(places.unique(dim=0)) > 100
+
+
+def test_an_undistorted_image_is_its_crop(folder):
+    """Whatever its orientation: a flipped crop has flipped surroundings."""
+    _, val = load(folder)
+    dataset = DistortedImageDataset(val, split="val", redistort=False, flip=True)
+    pristine = torch.nonzero(dataset.labels.variant == 0)[:, 0]
+
+    images = dataset.images(pristine).permute(0, 2, 3, 1)
+
+    expected = _orient(val.images[dataset.labels.reference[pristine]], orientations(dataset))
+    assert len(orientations(dataset).unique()) > 3
+    assert torch.equal(images, expected)
+
+
+def orientations(dataset):
+    return dataset.labels.orientation[dataset.labels.variant == 0]
+
+
+def test_blur_takes_in_what_lies_around_a_crop(folder):
+    """A crop of a blurred photograph is no blurred crop: they differ at the edges alone."""
+    _, val = load(folder)
+    dataset = DistortedImageDataset(val, ("gaussian_blur",), 1, split="val", redistort=False)
+    index = torch.nonzero(dataset.labels.variant == 1)[:1, 0]
+    crop = val.images[dataset.labels.reference[index]]
+
+    image = dataset.images(index).permute(0, 2, 3, 1)
+
+    alone = distort_all("gaussian_blur", crop, dataset.labels.level[index, 0])
+    differs = (image.int() - alone.int()).abs().amax(-1)[0] > 1
+    assert differs[0].any() or differs[-1].any()
+    assert not differs[8:-8, 8:-8].any()

@@ -35,6 +35,7 @@ CHANGED = Recipe(
     covariance="diag",
     match_refits=False,
     stages=3,
+    joined_stages=2,
     network="two_scales",
     rank_loss_weight=0.2,
     refinement=0.5,
