@@ -19,22 +19,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from ablations.anchor_levels import KADID_LEVELS, PARAMETERS, read_opinions
+from ablations.photographs import choose_photographs, load_photograph
 from benchmarks.timing import markdown, result_header
 from distortions.apply import apply_parameter
 from evaluation.metrics import plcc, srcc
 from evaluation.report import spread
 from models import Run, load_run
-from references.folders import held_out_split, list_files, part_of
-from references.reading import UNREADABLE, open_image
 from utils.cli import int_in_range, make_parser, run_script
-from utils.errors import UserError, describe_exception
 from utils.files import write_json
-from utils.images import MIN_SIDE, to_nchw, to_rgb
-from utils.rng import SPLITS, fold_in, permutation
+from utils.images import MIN_SIDE, to_nchw
+from utils.rng import fold_in
 from utils.runs import find_run
 
 # KADID's types whose faults the default eight have too: numbers 01, 03, 07, 08, 10, 11, 16, 17, 18,
@@ -92,7 +89,7 @@ def main(args: argparse.Namespace) -> None:
     runs = [load_run(folder) for folder in folders]
     names = choose_photographs(args.references, args.images)
     photographs = [
-        read_photograph(Path(args.references) / name, args.working_size) for name in names
+        load_photograph(Path(args.references) / name, args.working_size) for name in names
     ]
     predictions, pristine = predict_cells(runs, photographs)
     measured = [measure(opinions, *of_run) for of_run in zip(predictions, pristine)]
@@ -110,35 +107,6 @@ def main(args: argparse.Namespace) -> None:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         write_json(args.output, {**result_header(), **numbers})
         print(f"\n{args.output}")
-
-
-def choose_photographs(folder: str | Path, count: int) -> list[str]:
-    """Draw at most so many image files of a folder's test part, or of all where it has none."""
-    listing = list_files(Path(folder))
-    has_test = held_out_split(listing) is not None
-    names = part_of(listing, "held_out" if has_test else "all", data_seed=0).names
-    order = permutation(len(names), SPLITS.index("test"))
-    return [names[i] for i in order[:count].tolist()]
-
-
-def read_photograph(path: Path, working_size: int) -> torch.Tensor:
-    """Read a photograph as (H, W, 3) uint8, its shorter side shrunk to the working size."""
-    try:
-        with open_image(path) as file:
-            image = to_rgb(file)
-    except UNREADABLE as problem:
-        raise UserError(
-            f"{path} cannot be read ({describe_exception(problem)}); remove it, or lower --images"
-        ) from problem
-    scale = working_size / min(image.size)
-    if scale < 1:
-        size = (round(scale * image.width), round(scale * image.height))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    if min(image.size) < MIN_SIDE:
-        raise UserError(
-            f"{path} is {image.width}×{image.height} pixels; expected sides of {MIN_SIDE} or more"
-        )
-    return torch.from_numpy(np.array(image))
 
 
 def predict_cells(

@@ -10,15 +10,14 @@ from PIL import Image
 
 from ablations.anchor_levels import KADID_LEVELS, PARAMETERS, to_quality
 from ablations.human_cells import (
-    choose_photographs,
     main,
     measure,
     measure_lines,
     parse_args,
     predict_cells,
-    read_photograph,
     type_lines,
 )
+from ablations.photographs import choose_photographs, load_photograph
 from models.inference import build
 from tests.helpers import photo_pieces, write_images
 from tests.models.test_predict_properties import CONFIG
@@ -129,15 +128,15 @@ def test_a_test_part_is_used_where_there_is_one(tmp_path):
 def test_a_photograph_is_shrunk_whole_and_never_enlarged(tmp_path):
     write_images(tmp_path, 1, size=(90, 60))
 
-    assert read_photograph(tmp_path / "000.png", 30).shape == (30, 45, 3)
-    assert read_photograph(tmp_path / "000.png", 512).shape == (60, 90, 3)
+    assert load_photograph(tmp_path / "000.png", 30).shape == (30, 45, 3)
+    assert load_photograph(tmp_path / "000.png", 512).shape == (60, 90, 3)
 
 
 def test_a_damaged_photograph_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
 
     with pytest.raises(UserError, match="broken.png cannot be read .*; remove it"):
-        read_photograph(tmp_path / "broken.png", 512)
+        load_photograph(tmp_path / "broken.png", 512)
 
 
 @pytest.fixture
