@@ -9,7 +9,8 @@ override QUICK := $(value QUICK)
 override REFERENCES := $(value REFERENCES)
 override SEEDS := $(value SEEDS)
 export PYTHON QUICK REFERENCES SEEDS
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# In the order of tests/conftest.py: the slowest files first, so that no worker ends long after the other.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help quickstart results tables test test-fast stress lint format
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 from distorted_dataset import DistortedImageDataset
 from references.sources import load_training_references
+
+SLOW_MARKERS = ("slow", "distributed")
 
 
 def pytest_configure(config):
@@ -18,6 +21,14 @@ def pytest_configure(config):
     os.environ["MPLCONFIGDIR"] = fonts.name
     torch.set_num_threads(1)  # two workers share two cores
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that have the most slow tests."""
+    slow_tests = Counter(
+        item.path for item in items if any(item.get_closest_marker(name) for name in SLOW_MARKERS)
+    )
+    items.sort(key=lambda item: -slow_tests[item.path])  # of equal files the order stays
 
 
 @pytest.fixture(autouse=True)

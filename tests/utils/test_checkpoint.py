@@ -264,14 +264,20 @@ def test_damage_of_a_format_3_file_is_found(tmp_path):
         load_checkpoint(path)
 
 
+# What a configuration says since there are crops of photographs.
+BEFORE_CROPS = {"preset": None, "crop": "whole", "working_size": 512, "crops_per_reference": 1}
+
+
 def test_a_format_3_config_gets_the_default_recipe():
     config = convert_config({"lr": 1e-3})
 
-    assert config == {"lr": 1e-3, "recipe": asdict(Recipe()), "git_commit": None}
+    expected = {"lr": 1e-3, "recipe": asdict(Recipe()), "git_commit": None, **BEFORE_CROPS}
+    assert config == expected
 
 
 def test_a_config_of_today_is_not_converted():
-    config = {"lr": 1e-3, "recipe": asdict(Recipe(cutmix=False)), "git_commit": "0123"}
+    recipe = asdict(Recipe(cutmix=False))
+    config = {"lr": 1e-3, "recipe": recipe, "git_commit": "0123", **BEFORE_CROPS}
 
     assert convert_config(config) == config
 
