@@ -381,7 +381,9 @@ def test_random_numbers_of_another_source_are_warned_of(source, single, capsys):
     offset = 200 if single else 200 / 255
 
     def shift(images, rng):
-        moved = images + offset * draw()
+        # One of each channel: chance does not make three alike.
+        offsets = [offset * draw() for _ in range(3)]
+        moved = images + (np.array(offsets) if single else torch.tensor(offsets))
         return moved.clip(0, 255).astype(np.uint8) if single else moved
 
     register(shift, single)
