@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ablations.photographs import choose_photographs, load_photograph
 from benchmarks.timing import markdown, result_header
-from distortions.apply import distort
+from distortions.apply import distort_alike
 from distortions.registry import DISTORTIONS, LEVELS, quality_of
 from evaluation.metrics import rmse, srcc
 from evaluation.report import spread
@@ -116,15 +116,8 @@ def distort_at_levels(
 ) -> torch.Tensor:
     """Return (5, H, W, 3): a photograph at LEVELS but the first, with the same random numbers."""
     levels = torch.tensor(LEVELS[1:])
-    count = len(levels)
-    return distort(
-        photograph.expand(count, *photograph.shape).contiguous(),
-        (name,),
-        label=torch.zeros(count, dtype=torch.int64),
-        level=levels,
-        direction=torch.full((count,), direction),
-        keys=key.expand(count).contiguous(),
-    )
+    copies = photograph.expand(len(levels), *photograph.shape).contiguous()
+    return distort_alike(copies, name, levels, direction, key.expand(len(levels)))
 
 
 def predict(run: Run, images: torch.Tensor) -> np.ndarray:

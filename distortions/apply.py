@@ -55,13 +55,32 @@ def distort(
     for i, name in enumerate(types, start=1):
         if len(rows[i]):
             chosen = images.index_select(0, rows[i])
-            distorted = _distort_alike(name, chosen, levels[i], directions[i], image_keys[i])
+            distorted = _distort_slice(name, chosen, levels[i], directions[i], image_keys[i])
             scatter_rows(distorted, output, rows[i])
     return output
 
 
-def _distort_alike(name, images, level, direction, keys):
-    """Distort all images (B, H, W, 3) by one type."""
+def distort_alike(
+    images: torch.Tensor, name: str, level: float | torch.Tensor, direction: int, keys: torch.Tensor
+) -> torch.Tensor:
+    """Distort all images (B, H, W, 3) uint8 by one type in one direction.
+
+    level: one for all, or (B,) of each. keys: (B,) int64 of the random numbers.
+    """
+    count = len(images)
+    levels = torch.as_tensor(level, dtype=torch.float32).expand(count)
+    return distort(
+        images,
+        (name,),
+        label=torch.zeros(count, dtype=torch.int64),
+        level=levels,
+        direction=torch.full((count,), direction),
+        keys=keys,
+    )
+
+
+def _distort_slice(name, images, level, direction, keys):
+    """Distort images (B, H, W, 3) by one type, each at its level and in its direction."""
     entry = DISTORTIONS[name]
     if entry.is_standard or id(entry.function) in _repeated:
         return _apply(entry, images, level, direction, keys)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from distortions.apply import distort
+from distortions.apply import distort_alike
 from distortions.registry import DISTORTIONS, MAX_LEVEL, MIN_LEVEL
 from utils.distributed import is_main_process
 from utils.rng import fold_in
@@ -122,15 +122,7 @@ def measure_change(
     Both are (B,), in grey levels: the mean change of all values, without its sign, and the mean
     distance of the values' changes from that of their channel.
     """
-    count = len(images)
-    distorted = distort(
-        images,
-        (name,),
-        label=torch.zeros(count, dtype=torch.int64),
-        level=torch.full((count,), level),
-        direction=torch.full((count,), direction),
-        keys=fold_in(0).expand(count),
-    )
+    distorted = distort_alike(images, name, level, direction, fold_in(0).expand(len(images)))
     change = (distorted.short() - images.short()).float()
     of_channels = change.mean((1, 2), keepdim=True)
     return change.mean((1, 2, 3)).abs(), (change - of_channels).abs().mean((1, 2, 3))

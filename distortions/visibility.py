@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distortions.apply import distort
+from distortions.apply import distort_alike
 from distortions.registry import DISTORTIONS, LEVELS
 from utils.images import to_nchw
 from utils.rng import fold_in
@@ -109,17 +109,10 @@ class VisibilityCurves:
 
 def _measure_levels(images, name, direction):
     """Return (N, L): the measure of every image at each of LEVELS."""
-    count = len(images)
+    keys = fold_in(1, torch.arange(len(images)))
     columns = []
     for level in LEVELS:
-        distorted = distort(
-            images,
-            (name,),
-            label=torch.zeros(count, dtype=torch.int64),
-            level=torch.full((count,), level),
-            direction=torch.full((count,), direction),
-            keys=fold_in(1, torch.arange(count)),
-        )
+        distorted = distort_alike(images, name, level, direction, keys)
         columns.append(dissimilarity(images, distorted))
     return torch.stack(columns, dim=1)
 

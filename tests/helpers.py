@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distortions.apply import distort
+from distortions.apply import distort_alike
 from references.photos import PHOTOS, load_photo
 from utils.rng import fold_in
 
@@ -34,15 +34,9 @@ SCRIPTS = ("train_with_distortions", "test_with_viz")
 
 def distort_all(name, images, level, direction=1, keys=None):
     """Distort all images (B, H, W, 3) by one type; level is a number, or one for each image."""
-    count = len(images)
-    return distort(
-        images,
-        (name,),
-        label=torch.zeros(count, dtype=torch.long),
-        level=torch.as_tensor(level, dtype=torch.float32).expand(count),
-        direction=torch.full((count,), direction),
-        keys=fold_in(7, torch.arange(count)) if keys is None else keys,
-    )
+    if keys is None:
+        keys = fold_in(7, torch.arange(len(images)))
+    return distort_alike(images, name, level, direction, keys)
 
 
 def photo_pieces(height, width):
