@@ -14,7 +14,6 @@ which faults a run judges otherwise than people do.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,19 @@ import torch
 from tqdm import tqdm
 
 from ablations.anchor_levels import KADID_LEVELS, PARAMETERS, read_opinions
-from ablations.photographs import choose_photographs, load_photograph
-from benchmarks.timing import markdown, result_header
+from ablations.photographs import (
+    add_flags,
+    choose_photographs,
+    load_photograph,
+    predict_qualities,
+    write_numbers,
+)
+from benchmarks.timing import markdown
 from distortions.apply import apply_parameter
 from evaluation.metrics import plcc, srcc
 from evaluation.report import spread
 from models import Run, load_run
-from utils.cli import int_in_range, make_parser, run_script
-from utils.files import write_json
-from utils.images import MIN_SIDE, to_nchw
+from utils.cli import make_parser, run_script
 from utils.rng import fold_in
 from utils.runs import find_run
 
@@ -69,16 +72,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--experiment", nargs="+", required=True, help="names or folders of trained runs")
-    add("--references", required=True, help="folder of photographs that the runs have not seen")
     add("--opinions", required=True, help="CSV file of KADID-10k's opinions")
-    add("--images", type=int_in_range(1), default=18, help="photographs, at most")
-    add(
-        "--working_size",
-        type=int_in_range(MIN_SIDE),
-        default=512,
-        help="shorter side that larger photographs are shrunk to, pixels",
-    )
-    add("--output", help="write all numbers to this JSON file too (default: no file)")
+    add_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -87,26 +82,15 @@ def main(args: argparse.Namespace) -> None:
     opinions = read_opinions(args.opinions)
     folders = [find_run(text) for text in args.experiment]
     runs = [load_run(folder) for folder in folders]
-    names = choose_photographs(args.references, args.images)
-    photographs = [
-        load_photograph(Path(args.references) / name, args.working_size) for name in names
-    ]
+    paths = choose_photographs(runs, args.references, args.images)
+    photographs = [load_photograph(path, args.working_size) for path in paths]
     predictions, pristine = predict_cells(runs, photographs)
     measured = [measure(opinions, *of_run) for of_run in zip(predictions, pristine)]
     plural = "s" if len(photographs) > 1 else ""
     print(f"{len(photographs)} photograph{plural} of {args.references}, {len(runs)} run(s)")
     print("\n".join(["", *measure_lines(measured), "", *type_lines(opinions, measured)]))
     if args.output:
-        numbers = {
-            "experiments": [folder.name for folder in folders],
-            "photographs": names,
-            "working_size": args.working_size,
-            "opinions": opinions,
-            "runs": measured,
-        }
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.output, {**result_header(), **numbers})
-        print(f"\n{args.output}")
+        write_numbers(args, folders, paths, {"opinions": opinions, "runs": measured})
 
 
 def predict_cells(
@@ -119,21 +103,16 @@ def predict_cells(
     images = len(photographs) * (1 + len(PARAMETERS) * levels)
     with tqdm(total=images, desc="photographs", unit="image") as bar:
         for i, photograph in enumerate(photographs):
-            pristine += [predict(run, photograph[None]).item() for run in runs]
+            pristine += [predict_qualities(run, photograph[None]).item() for run in runs]
             bar.update(1)
             for t, (name, parameter) in enumerate(PARAMETERS.items()):
                 distorted = []
                 for k, value in enumerate(parameter.values):
                     key = fold_in(i, t, k).view(1)
                     distorted.append(apply_parameter(photograph[None], f"kadid_{name}", value, key))
-                cells[:, t] += [predict(run, torch.cat(distorted)) for run in runs]
+                cells[:, t] += [predict_qualities(run, torch.cat(distorted)) for run in runs]
                 bar.update(levels)
     return cells / len(photographs), pristine / len(photographs)
-
-
-def predict(run: Run, images: torch.Tensor) -> np.ndarray:
-    """Return the predicted qualities of images (B, H, W, 3) uint8."""
-    return run.predict(to_nchw(images)).qualities
 
 
 def measure(

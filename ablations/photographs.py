@@ -1,23 +1,74 @@
-"""Whole photographs for measurements: which of a folder, and their pixels."""
+"""Whole photographs for measurements: which of a folder, their pixels, and what is written."""
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from references.folders import held_out_split, list_files, part_of
+from benchmarks.timing import result_header
+from evaluation.evaluate import native_crops
+from models import Run
+from references.folders import list_files, part_of
 from references.reading import read_photograph
+from references.sources import BUILTIN, choose_test_part, resolve_source
+from utils.cli import int_in_range
 from utils.errors import UserError
-from utils.images import MIN_SIDE
+from utils.files import write_json
+from utils.images import MIN_SIDE, to_nchw
 from utils.rng import SPLITS, permutation
 
 
-def choose_photographs(folder: str | Path, count: int) -> list[str]:
-    """Draw at most so many image files of a folder's test part, or of all where it has none."""
-    listing = list_files(Path(folder))
-    has_test = held_out_split(listing) is not None
-    names = part_of(listing, "held_out" if has_test else "all", data_seed=0).names
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose photographs and name the file of the numbers."""
+    add = parser.add_argument
+    add("--references", required=True, help="folder of photographs that the runs have not seen")
+    add("--images", type=int_in_range(1), default=18, help="photographs, at most")
+    add(
+        "--working_size",
+        type=int_in_range(MIN_SIDE),
+        default=512,
+        help="shorter side that larger photographs are shrunk to, pixels",
+    )
+    add("--output", help="write all numbers to this JSON file too (default: no file)")
+
+
+def choose_photographs(runs: Sequence[Run], references: str, count: int) -> list[Path]:
+    """Draw at most so many image files of a folder that no run was trained or validated on.
+
+    They are of the folder's test part where it has one, and where a run was trained on the folder.
+    Else they are of all of it.
+    """
+    source, _ = resolve_source(references, data_root="data")
+    if source in BUILTIN:
+        raise UserError(f"--references {references}: expected a folder of photographs")
+    parts = {_choose_part(run, source) for run in runs}
+    if len(parts) > 1:
+        raise UserError(
+            f"--references {references} holds images that only some of the runs were trained on, "
+            "or that they split otherwise; give images that none has seen, or one run"
+        )
+    part, data_seed = parts.pop()
+    listing = list_files(Path(source))
+    names = part_of(listing, part, data_seed).names
     order = permutation(len(names), SPLITS.index("test"))
-    return [names[i] for i in order[:count].tolist()]
+    return [listing.folder / names[i] for i in order[:count].tolist()]
+
+
+def _choose_part(run, source):
+    """Return which part of a folder a run is measured on, and the seed that may draw it."""
+    config = run.config
+    part = choose_test_part(
+        source,
+        own_source=config["references"],
+        reference_digests=run.reference_digests,
+        image_size=config["image_size"],
+        data_seed=config["data_seed"],
+        crops=native_crops(config),
+    )
+    return part, config["data_seed"]
 
 
 def load_photograph(path: Path, working_size: int) -> torch.Tensor:
@@ -29,3 +80,22 @@ def load_photograph(path: Path, working_size: int) -> torch.Tensor:
     if min(height, width) < MIN_SIDE:
         raise UserError(f"{path} is {width}×{height} pixels; expected sides of {MIN_SIDE} or more")
     return torch.from_numpy(pixels.copy())
+
+
+def predict_qualities(run: Run, images: torch.Tensor) -> np.ndarray:
+    """Return the predicted qualities of images (B, H, W, 3) uint8."""
+    return run.predict(to_nchw(images)).qualities
+
+
+def write_numbers(
+    args: argparse.Namespace, experiments: list[Path], photographs: list[Path], numbers: Any
+) -> None:
+    """Write a measurement to the file of --output, with what it is of; print the file's path."""
+    about = {
+        "experiments": [folder.name for folder in experiments],
+        "photographs": [path.name for path in photographs],
+        "working_size": args.working_size,
+    }
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.output, {**result_header(), **about, **numbers})
+    print(f"\n{args.output}")

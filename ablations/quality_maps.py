@@ -9,20 +9,18 @@ a pixel inside it has a lower quality in Run.quality_map than one outside: 0.5 i
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
+from ablations.photographs import choose_photographs, load_photograph
 from benchmarks.timing import markdown, result_header
 from distortions.apply import apply_distortion
 from evaluation.map_figure import plot_quality_maps
 from models import Run, load_run
-from references.folders import list_files, part_of
 from references.photos import PHOTOS, load_photo, photos_of_split
-from references.reading import read_photograph
 from references.sources import resolve_source
 from utils.cli import int_in_range, make_parser, run_script
 from utils.drawing import default_style, save_figure
@@ -65,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
     """Measure maps and print a table, or draw some."""
     run = load_run(find_run(args.experiment), device=args.device)
     check_types(run)
-    photographs = held_out_photographs(run, args.references)[: args.images]
+    photographs = held_out_photographs(run, args.references, args.images)
     if args.gallery:
         draw_gallery(run, photographs, args.seed, args.gallery)
         return
@@ -88,27 +86,20 @@ def check_types(run: Run) -> None:
         )
 
 
-def held_out_photographs(run: Run, references: str) -> list[np.ndarray]:
-    """Return photographs (H, W, 3) uint8 that a run was not trained on.
+def held_out_photographs(run: Run, references: str, count: int) -> list[np.ndarray]:
+    """Return at most so many photographs (H, W, 3) uint8 that a run was not trained on.
 
     Their shorter side is no longer than the run's photographs had in training.
     """
     source, _ = resolve_source(references, "data")
-    seed = run.config["data_seed"]
     if source == "photos":
         was_trained_on_them = run.config["references"] == "photos"
-        chosen = photos_of_split("test", seed) if was_trained_on_them else range(len(PHOTOS))
-        return [np.asarray(load_photo(i)) for i in chosen]
-    listing = list_files(Path(source))
-    photographs = []
-    for name in part_of(listing, "test", seed).names:
-        path = listing.folder / name
-        image, _ = read_photograph(path, run.config.get("working_size", WORKING_SIZE))
-        if image is not None:
-            photographs.append(image)
-    if not photographs:
-        raise UserError(f"--references {references}: no photograph in its test part can be read")
-    return photographs
+        own = photos_of_split("test", run.config["data_seed"])
+        chosen = own if was_trained_on_them else range(len(PHOTOS))
+        return [np.asarray(load_photo(i)) for i in chosen][:count]
+    working_size = run.config.get("working_size", WORKING_SIZE)
+    paths = choose_photographs([run], references, count)
+    return [load_photograph(path, working_size).numpy() for path in paths]
 
 
 def measure(run: Run, photographs: list[np.ndarray], seed: int) -> list[dict[str, Any]]:

@@ -10,23 +10,26 @@ as seeds, give mean ± std.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ablations.photographs import choose_photographs, load_photograph
-from benchmarks.timing import markdown, result_header
+from ablations.photographs import (
+    add_flags,
+    choose_photographs,
+    load_photograph,
+    predict_qualities,
+    write_numbers,
+)
+from benchmarks.timing import markdown
 from distortions.apply import distort_alike
 from distortions.registry import DISTORTIONS, LEVELS, quality_of
 from evaluation.metrics import rmse, srcc
 from evaluation.report import spread
 from models import Run, load_run
-from utils.cli import int_in_range, make_parser, run_script
-from utils.files import write_json
-from utils.images import MIN_SIDE, to_nchw
+from utils.cli import make_parser, run_script
 from utils.rng import fold_in
 from utils.runs import find_run
 
@@ -54,41 +57,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--experiment", nargs="+", required=True, help="names or folders of runs of equal types")
-    add("--references", required=True, help="folder of photographs that the runs have not seen")
-    add("--images", type=int_in_range(1), default=18, help="photographs, at most")
-    add(
-        "--working_size",
-        type=int_in_range(MIN_SIDE),
-        default=512,
-        help="shorter side that larger photographs are shrunk to, pixels",
-    )
-    add("--output", help="write all numbers to this JSON file too (default: no file)")
+    add_flags(parser)
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
     """Score every distorted photograph, and print the tables."""
     folders = [find_run(text) for text in args.experiment]
-    names = choose_photographs(args.references, args.images)
-    photographs = [
-        load_photograph(Path(args.references) / name, args.working_size) for name in names
-    ]
-    measured = []
-    for folder in folders:
-        run = load_run(folder)
-        measured.append(measure(*predict_levels(run, photographs)))
+    runs = [load_run(folder) for folder in folders]
+    paths = choose_photographs(runs, args.references, args.images)
+    photographs = [load_photograph(path, args.working_size) for path in paths]
+    measured = [measure(*predict_levels(run, photographs)) for run in runs]
     print(f"{len(photographs)} photographs of {args.references}, {len(folders)} run(s)")
     print("\n".join(["", *measure_lines(measured), "", *level_lines(measured)]))
     if args.output:
-        numbers = {
-            "experiments": [folder.name for folder in folders],
-            "photographs": names,
-            "working_size": args.working_size,
-            "runs": measured,
-        }
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.output, {**result_header(), **numbers})
-        print(f"\n{args.output}")
+        write_numbers(args, folders, paths, {"runs": measured})
 
 
 def predict_levels(run: Run, photographs: Sequence[torch.Tensor]) -> tuple[np.ndarray, list[Row]]:
@@ -102,11 +85,11 @@ def predict_levels(run: Run, photographs: Sequence[torch.Tensor]) -> tuple[np.nd
     images = len(photographs) * (1 + len(kinds) * (len(LEVELS) - 1))
     with tqdm(total=images, desc="photographs", unit="image") as bar:
         for i, photograph in enumerate(photographs):
-            pristine[i] = predict(run, photograph[None]).item()
+            pristine[i] = predict_qualities(run, photograph[None]).item()
             bar.update(1)
             for k, (name, direction) in enumerate(kinds):
                 distorted = distort_at_levels(photograph, name, direction, key=fold_in(i, k))
-                predictions[k, i] = predict(run, distorted)
+                predictions[k, i] = predict_qualities(run, distorted)
                 bar.update(len(distorted))
     return pristine, [Row(*kind, values) for kind, values in zip(kinds, predictions)]
 
@@ -118,11 +101,6 @@ def distort_at_levels(
     levels = torch.tensor(LEVELS[1:])
     copies = photograph.expand(len(levels), *photograph.shape).contiguous()
     return distort_alike(copies, name, levels, direction, key.expand(len(levels)))
-
-
-def predict(run: Run, images: torch.Tensor) -> np.ndarray:
-    """Return the predicted qualities of images (B, H, W, 3) uint8."""
-    return run.predict(to_nchw(images)).qualities
 
 
 def measure(pristine: np.ndarray, rows: Sequence[Row]) -> dict[str, Any]:

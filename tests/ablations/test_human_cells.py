@@ -17,12 +17,10 @@ from ablations.human_cells import (
     predict_cells,
     type_lines,
 )
-from ablations.photographs import choose_photographs, load_photograph
 from models.inference import build
-from tests.helpers import photo_pieces, write_images
+from tests.helpers import photo_pieces
 from tests.models.test_predict_properties import CONFIG
 from utils.checkpoint import save_checkpoint
-from utils.errors import UserError
 
 # Opinions that fall with the level, and differ between types.
 OPINIONS = {
@@ -113,32 +111,6 @@ def test_several_runs_give_mean_and_deviation():
     )
 
 
-def test_a_test_part_is_used_where_there_is_one(tmp_path):
-    write_images(tmp_path / "photos" / "train", 3)
-    write_images(tmp_path / "photos" / "test", 4)
-    write_images(tmp_path / "flat", 3)
-
-    assert sorted(choose_photographs(tmp_path / "photos", 18)) == [
-        f"test/00{i}.png" for i in range(4)
-    ]
-    assert len(choose_photographs(tmp_path / "photos", 2)) == 2
-    assert sorted(choose_photographs(tmp_path / "flat", 18)) == ["000.png", "001.png", "002.png"]
-
-
-def test_a_photograph_is_shrunk_whole_and_never_enlarged(tmp_path):
-    write_images(tmp_path, 1, size=(90, 60))
-
-    assert load_photograph(tmp_path / "000.png", 30).shape == (30, 45, 3)
-    assert load_photograph(tmp_path / "000.png", 512).shape == (60, 90, 3)
-
-
-def test_a_damaged_photograph_is_named(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no image")
-
-    with pytest.raises(UserError, match="broken.png cannot be read .*; remove it"):
-        load_photograph(tmp_path / "broken.png", 512)
-
-
 @pytest.fixture
 def workplace(tmp_path):
     """Make a folder of two runs with random weights, photographs, and a file of opinions."""
@@ -147,7 +119,7 @@ def workplace(tmp_path):
         model, mixture = build(CONFIG)
         mixture.refit(np.random.default_rng(seed).normal(size=(300, 16)), seed=0)
         checkpoint = {
-            "config": CONFIG,
+            "config": {**CONFIG, "references": "elsewhere", "data_seed": 0, "crop": "whole"},
             "reference_digests": [],
             "epoch": 4,
             "finished": True,

@@ -71,7 +71,8 @@ def test_a_run_without_the_types_is_refused():
 
 
 def test_no_photograph_of_training_is_measured(run):
-    assert len(quality_maps.held_out_photographs(run, "photos")) == 2
+    assert len(quality_maps.held_out_photographs(run, "photos", 18)) == 2
+    assert len(quality_maps.held_out_photographs(run, "photos", 1)) == 1
 
 
 def test_the_command_writes_numbers_and_a_gallery(run, tmp_path, monkeypatch, capsys):
