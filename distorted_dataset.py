@@ -248,7 +248,8 @@ class DistortedImageDataset:
         digest = hashlib.sha256()
         digest.update(" ".join((*self.references.digests, *self.types)).encode())
         if isinstance(self.references.images, Crops):
-            digest.update(f" {self.references.images.shape[1]} pixels, {self.recrop}".encode())
+            side = self.references.images.shape[1]
+            digest.update(f" {side}+{self.margin} pixels, {self.recrop}".encode())
         labels = self.labels
         for values in (
             labels.type,

@@ -94,8 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--preset",
         choices=PRESETS,
-        help="photographs: settings that were chosen for a folder of photographs; they are said, "
-        "and flags beside it win (default: none)",
+        help="photographs: settings for a folder of photographs, by crops at their own scale; they "
+        "are printed, and flags beside it win (default: none)",
     )
 
     # Data

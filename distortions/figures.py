@@ -22,7 +22,7 @@ _PRISTINE_COLOR = "#2ca02c"
 
 
 CELL_SIDE = 1.75  # inches, of an image in the sheet of examples
-SMALL_CELL_SIDE = 1.15  # likewise, in a sheet of more than MANY_ROWS
+SMALL_CELL_SIDE = 0.95  # likewise, in a sheet of more than MANY_ROWS
 MANY_ROWS = 20
 
 
@@ -64,7 +64,7 @@ def plot_distortion_examples(
     columns = len(LEVELS)
     is_small = len(rows) > MANY_ROWS
     side = SMALL_CELL_SIDE if is_small else CELL_SIDE
-    title_size = 7 if is_small else 8
+    title_size = 6 if is_small else 8
     size = (side * columns + 1.6, (side + 0.2) * len(rows) + 0.8)
     figure = Figure(figsize=size, layout="constrained")
     title = "Each row gets worse to the right: every distortion, its levels, the quality left"

@@ -15,7 +15,7 @@ from utils.rng import ImageRNG
 KADID_AREA = 512 * 384
 # Bytes of a JPEG 2000 file that do not grow with the image: 153 of its header, the rest of what the
 # coder spends before it has adapted. With 210, crops of 96×96 pixels that are coded alone are as
-# good as in a whole image, within 0.5 dB on average at ratios from 16 to 400.
+# good as in a whole image, within 1 dB on average at ratios from 16 to 400.
 CODING_OVERHEAD = 210
 SMALLEST_CODED_SIDE = 64  # pixels: smaller images are coded within their mirror images
 CUBES = 32  # along each channel's range: colours in one cube are clustered as one

@@ -35,7 +35,9 @@ def choose_crop(source: str, image_size: int) -> tuple[str, str]:
         side = SHARP_PHOTO
     else:
         sides = list(_shorter_sides(Path(source)))
-        side = int(median(sides)) if sides else 0
+        if not sides:
+            return "whole", "no image could be opened"
+        side = int(median(sides))
     if side > limit:
         return "native", f"a shorter side of {side} pixels is more than twice {image_size}"
     return "whole", f"a shorter side of {side} pixels is not more than twice {image_size}"

@@ -16,7 +16,7 @@ from utils.distributed import all_reduce_sum
 CLUSTER_STRENGTH = 0.1  # keeps the pull to clusters gentler than what the labels teach
 SHARPNESS = 4  # the power of the posteriors that are assigned
 BALANCING_ROUNDS = 5
-RANK_SCALE = 10  # points of quality: a pair this far apart is ordered by three of four people
+RANK_SCALE = 10  # points of quality: at this difference one is better with a chance of 73 %
 PSEUDO_COUNT = 16  # smooths a batch's cluster shares, as if 16 more images had the fit's shares
 
 

@@ -12,14 +12,12 @@ from training.config import Recipe
 class Preset:
     """Defaults of flags, and a recipe."""
 
-    description: str
     flags: dict[str, Any]
     recipe: Recipe
 
 
 PRESETS = {
     "photographs": Preset(
-        description="a folder of photographs, by crops at their own scale",
         flags={
             "crop": "native",
             "image_size": 96,

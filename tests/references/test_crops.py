@@ -306,3 +306,24 @@ def test_blur_takes_in_what_lies_around_a_crop(folder):
     differs = (image.int() - alone.int()).abs().amax(-1)[0] > 1
     assert differs[0].any() or differs[-1].any()
     assert not differs[8:-8, 8:-8].any()
+
+
+def test_all_needs_more_than_validation_takes(folder):
+    with pytest.raises(ValueError, match="--val_samples 50 leaves no reference to train on"):
+        load(folder, val=50)
+
+
+def test_cifar10_is_not_cropped(monkeypatch):
+    with pytest.raises(ValueError, match="--crop native is for photographs; CIFAR-10"):
+        load("cifar10", train=3)
+
+
+def test_a_crop_larger_than_the_bundled_photographs_is_refused():
+    with pytest.raises(ValueError, match="--image_size 300 is larger than the bundled"):
+        load_training_references("photos", 4, 2, 300, "none", 0, crops=NativeCrops())
+
+
+def test_a_folder_that_holds_no_image_is_not_cropped(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+
+    assert choose_crop(str(tmp_path), 32) == ("whole", "no image could be opened")

@@ -225,3 +225,26 @@ def test_sizes_that_fit_pass(monkeypatch, n_clusters):
     monkeypatch.setattr(config_module, "get_world_size", lambda: 3)
 
     check_sizes(config, train_images=8, val_images=3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "crops"),
+    (
+        ("", NativeCrops(512, 4)),
+        ("--crops_per_reference 7 --working_size 200", NativeCrops(200, 7)),
+        ("--crop whole", None),
+        ("--crop whole --crops_per_reference 1", None),
+    ),
+)
+def test_flags_say_how_references_are_cropped(flags, crops):
+    args = script.parse_args(["--experiment_name", "any", "--image_size", "16", *flags.split()])
+
+    assert script.resolve_crops(args, "photos") == crops
+
+
+def test_crops_of_whole_scenes_are_refused():
+    flags = "--experiment_name any --crop whole --crops_per_reference 2"
+    args = script.parse_args(flags.split())
+
+    with pytest.raises(ValueError, match="--crops_per_reference 2 is for --crop native"):
+        script.resolve_crops(args, "photos")
