@@ -7,6 +7,7 @@ from PIL import Image
 
 from distorted_dataset import DistortedImageDataset, _orient
 from references.crops import MIN_CHROMA, MIN_TEXTURE, Crops, PhotographsInMemory, describe_window
+from references.packed import pixel_digest
 from references.photos import load_photo
 from references.sizes import NativeCrops, choose_crop
 from references.sources import ALL, load_test_references, load_training_references
@@ -327,3 +328,17 @@ def test_a_folder_that_holds_no_image_is_not_cropped(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
 
     assert choose_crop(str(tmp_path), 32) == ("whole", "no image could be opened")
+
+
+def test_a_crop_is_of_the_photograph_that_its_digest_names(folder):
+    """So that crops of one photograph are resampled together, and are known when they return."""
+    train, _ = load(folder)
+    photographs = train.images.photographs
+    sizes = photographs.sizes.tolist()
+
+    for i in range(len(train)):
+        row = int(train.photographs[i])
+        height, width = sizes[row]
+        array = photographs.window(row, 0, 0, max(height, width))
+        assert pixel_digest(array) == train.digests[i]
+        assert is_inside(train.images[i].numpy(), array)
