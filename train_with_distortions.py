@@ -438,8 +438,8 @@ def resolve_crops(args: argparse.Namespace, source: str) -> NativeCrops | None:
     if per_reference != "auto":
         crops = NativeCrops(args.working_size, per_reference)
     print(
-        f"crop: native, {crops.per_reference} windows of {args.image_size} pixels of each "
-        f"photograph, whose shorter side is at most {args.working_size} ({reason})"
+        f"crop: native, {crops.per_reference} of {args.image_size} pixels from each photograph, "
+        f"whose shorter side is at most {args.working_size} ({reason})"
     )
     return crops
 
