@@ -27,11 +27,11 @@ import numpy as np
 from distorted_dataset import DistortedImageDataset
 from distortions.registry import DISTORTIONS, missing_type_hint
 from distortions.sources_changed import stale_warning
-from evaluation.evaluate import held_out_dataset, measure, native_crops, predict
+from evaluation.evaluate import held_out_dataset, measure, predict, unseen_part
 from evaluation.report import table
 from evaluation.results import read_log, write_predictions
 from models import Run, load_run
-from references.sources import BUILTIN, choose_test_part, resolve_source
+from references.sources import BUILTIN, resolve_source
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import Failed, UserError, describe_exception
 from utils.files import write_json
@@ -152,14 +152,7 @@ def describe_test(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         )
     part = args.test_part
     if part == "auto":
-        part = choose_test_part(
-            references,
-            own_source=config["references"],
-            reference_digests=run.reference_digests,
-            image_size=config["image_size"],
-            data_seed=config["data_seed"],
-            crops=native_crops(config),
-        )
+        part = unseen_part(run, references)
     if args.crops_per_reference and config["crop"] == "whole":
         raise UserError(
             f"--crops_per_reference is for crops at their own scale; {args.experiment} was trained "

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from benchmarks.timing import result_header
-from evaluation.evaluate import native_crops
+from evaluation.evaluate import unseen_part
 from models import Run
 from references.folders import list_files, part_of
 from references.reading import read_photograph
-from references.sources import BUILTIN, choose_test_part, resolve_source
+from references.sources import BUILTIN, resolve_source
 from utils.cli import int_in_range
 from utils.errors import UserError
 from utils.files import write_json
@@ -44,7 +44,7 @@ def choose_photographs(runs: Sequence[Run], references: str, count: int) -> list
     source, _ = resolve_source(references, data_root="data")
     if source in BUILTIN:
         raise UserError(f"--references {references}: expected a folder of photographs")
-    parts = {_choose_part(run, source) for run in runs}
+    parts = {(unseen_part(run, source), run.config["data_seed"]) for run in runs}
     if len(parts) > 1:
         raise UserError(
             f"--references {references} holds images that only some of the runs were trained on, "
@@ -55,20 +55,6 @@ def choose_photographs(runs: Sequence[Run], references: str, count: int) -> list
     names = part_of(listing, part, data_seed).names
     order = permutation(len(names), SPLITS.index("test"))
     return [listing.folder / names[i] for i in order[:count].tolist()]
-
-
-def _choose_part(run, source):
-    """Return which part of a folder a run is measured on, and the seed that may draw it."""
-    config = run.config
-    part = choose_test_part(
-        source,
-        own_source=config["references"],
-        reference_digests=run.reference_digests,
-        image_size=config["image_size"],
-        data_seed=config["data_seed"],
-        crops=native_crops(config),
-    )
-    return part, config["data_seed"]
 
 
 def load_photograph(path: Path, working_size: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from evaluation.clusters import cluster_measures, cluster_names
 from evaluation.metrics import bootstrap_intervals, quality_measures, rmse, srcc
 from models.inference import Predictions, Run
 from references.sizes import NativeCrops
-from references.sources import load_test_references
+from references.sources import choose_test_part, load_test_references
 from utils.terminal import readable
 
 BATCH_SIZE = 256
@@ -51,6 +51,19 @@ def held_out_dataset(
         redistort=False,
     )
     return dataset, left_out
+
+
+def unseen_part(run: Run, source: str) -> str:
+    """Return which part of a source a run is tested on, 'held_out' or 'all': choose_test_part."""
+    config = run.config
+    return choose_test_part(
+        source,
+        own_source=config["references"],
+        reference_digests=run.reference_digests,
+        image_size=config["image_size"],
+        data_seed=config["data_seed"],
+        crops=native_crops(config),
+    )
 
 
 def native_crops(config: dict[str, Any], per_reference: int | None = None) -> NativeCrops | None:
