@@ -210,10 +210,10 @@ class DistortedImageDataset:
         if not self.margin:
             return images
         side = self.references.images.shape[1]
-        inside = torch.arange(side, device=images.device)
-        rows, columns = (places.to(images.device)[..., None] + inside).unbind(1)  # (B, S) each
+        windows = images.unfold(1, side, 1).unfold(2, side, 1)  # (B, M + 1, M + 1, 3, S, S)
         batch = torch.arange(len(images), device=images.device)
-        return images[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
+        tops, lefts = places.to(images.device).unbind(1)
+        return windows[batch, tops, lefts].permute(0, 2, 3, 1).contiguous()
 
     def _refine_targets(self, indices, references, images):
         """Let the targets of images with one distortion follow how visible it is."""
@@ -298,13 +298,14 @@ class DistortedImageDataset:
 
 
 def _orient(images, orientation):
-    """Mirror (bits 1 and 2) and transpose (bit 4) images (B, S, S, 3) by their orientation (B,)."""
+    """Mirror (bits 1 and 2) and transpose (bit 4) images (B, S, S, 3) by their orientation (B,).
+
+    It is done in place.
+    """
     changes = {1: lambda x: x.flip(2), 2: lambda x: x.flip(1), 4: lambda x: x.transpose(1, 2)}
     for bit, change in changes.items():
-        is_kept = orientation & bit == 0
-        if not is_kept.all():
-            is_kept = is_kept.to(images.device)[:, None, None, None]
-            images = torch.where(is_kept, images, change(images))
+        rows = (orientation & bit).nonzero()[:, 0].to(images.device)
+        images[rows] = change(images[rows])
     return images
 
 

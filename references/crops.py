@@ -6,6 +6,7 @@ A window is read when it is needed, from memory or from a packed file, and is ne
 from collections.abc import Sequence
 from typing import Protocol, overload
 
+import cv2
 import numpy as np
 import torch
 
@@ -17,7 +18,6 @@ MIN_TEXTURE = 4
 MIN_CHROMA = 4
 _MARGIN_STREAM = 0xC2  # folded into a crop's key, for where it lies in its surroundings
 TRIES = 16  # windows that are looked at until one is ordinary
-LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # Rec. 601
 
 
 class Photographs(Protocol):
@@ -134,10 +134,18 @@ class Crops:
 
 def describe_window(window: np.ndarray) -> tuple[float, float]:
     """Return the texture and the chroma of a window (S, S, 3) uint8, in grey levels."""
-    luma = window @ LUMA
-    texture = np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean()
-    chroma = (window.max(-1) - window.min(-1)).mean()
-    return float(texture), float(chroma)
+    luma = cv2.cvtColor(window, cv2.COLOR_RGB2GRAY)
+    texture = _mean(cv2.absdiff(luma[1:], luma[:-1])) + _mean(
+        cv2.absdiff(luma[:, 1:], luma[:, :-1])
+    )
+    red, green, blue = cv2.split(window)
+    largest = cv2.max(cv2.max(red, green), blue)
+    smallest = cv2.min(cv2.min(red, green), blue)
+    return texture, _mean(cv2.subtract(largest, smallest))
+
+
+def _mean(plane):
+    return cv2.mean(plane)[0]
 
 
 def fixed_keys(digests: Sequence[str], crops: int) -> torch.Tensor:
