@@ -5,10 +5,12 @@
 
 One half, one quarter or a disc of each held-out photograph is distorted. AUROC is the chance that
 a pixel inside it has a lower quality in Run.quality_map than one outside: 0.5 is guessing.
+Several experiments, such as seeds, give mean ± std.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from ablations.photographs import choose_photographs, load_photograph
 from benchmarks.timing import markdown, result_header
 from distortions.apply import apply_distortion
 from evaluation.map_figure import plot_quality_maps
+from evaluation.report import spread
 from models import Run, load_run
 from references.photos import PHOTOS, load_photo, photos_of_split
 from references.sources import resolve_source
@@ -49,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--experiment", required=True, help="name or folder of a run that has these types")
+    add("--experiment", nargs="+", required=True, help="names or folders of runs of these types")
     add("--references", required=True, help="a folder of photographs with a test part, or 'photos'")
     add("--images", type=int_in_range(1), default=12, help="photographs, at most")
     add("--seed", type=int_in_range(0), default=0, help="of the places and of the distortions")
@@ -61,17 +64,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Measure maps and print a table, or draw some."""
-    run = load_run(find_run(args.experiment), device=args.device)
-    check_types(run)
-    photographs = held_out_photographs(run, args.references, args.images)
+    folders = [find_run(text) for text in args.experiment]
+    runs = [load_run(folder, device=args.device) for folder in folders]
+    for run in runs:
+        check_types(run)
+    photographs = held_out_photographs(runs, args.references, args.images)
     if args.gallery:
-        draw_gallery(run, photographs, args.seed, args.gallery)
+        draw_gallery(runs[0], photographs, args.seed, args.gallery)
         return
-    rows = measure(run, photographs, args.seed)
-    print("\n".join(summarize(rows)))
+    measured = [measure(run, photographs, args.seed) for run in runs]
+    print("\n".join(summarize(measured)))
     if args.output:
-        header = result_header(run.mixture.means.device)
-        numbers = {"photographs": len(photographs), "seed": args.seed, "cases": rows}
+        header = result_header(runs[0].mixture.means.device)
+        numbers = {
+            "experiments": [folder.name for folder in folders],
+            "photographs": len(photographs),
+            "seed": args.seed,
+            "runs": measured,
+        }
         write_json(args.output, {**header, **numbers})
         print(f"\n{args.output}")
 
@@ -86,34 +96,38 @@ def check_types(run: Run) -> None:
         )
 
 
-def held_out_photographs(run: Run, references: str, count: int) -> list[np.ndarray]:
-    """Return at most so many photographs (H, W, 3) uint8 that a run was not trained on.
+def held_out_photographs(runs: Sequence[Run], references: str, count: int) -> list[np.ndarray]:
+    """Return at most so many photographs (H, W, 3) uint8 that no run was trained on.
 
-    Their shorter side is no longer than the run's photographs had in training.
+    Their shorter side is no longer than the runs' photographs had in training.
     """
     source, _ = resolve_source(references, "data")
     if source == "photos":
-        was_trained_on_them = run.config["references"] == "photos"
-        own = photos_of_split("test", run.config["data_seed"])
-        chosen = own if was_trained_on_them else range(len(PHOTOS))
-        return [np.asarray(load_photo(i)) for i in chosen][:count]
-    working_size = run.config.get("working_size", WORKING_SIZE)
-    paths = choose_photographs([run], references, count)
+        chosen = set(range(len(PHOTOS)))
+        for run in runs:
+            if run.config["references"] == "photos":
+                chosen &= set(photos_of_split("test", run.config["data_seed"]))
+        return [np.asarray(load_photo(i)) for i in sorted(chosen)][:count]
+    working_size = min(run.config.get("working_size", WORKING_SIZE) for run in runs)
+    paths = choose_photographs(runs, references, count)
     return [load_photograph(path, working_size).numpy() for path in paths]
 
 
 def measure(run: Run, photographs: list[np.ndarray], seed: int) -> list[dict[str, Any]]:
-    """Return {"type", "level", "shape", "auroc"} of every case."""
-    rows = []
+    """Return {"type", "level", "shape", "auroc"}: the mean over photographs of each kind."""
+    values = defaultdict(list)
     count = len(photographs) * len(TYPES) * len(LEVELS) * len(SHAPES)
     with tqdm(total=count, desc="maps", unit="image", leave=False) as bar:
         for i, photograph in enumerate(photographs):
             for case in all_cases(photograph, (seed, i)):
                 quality = run.quality_map(case.image).quality
-                value = auroc(case.is_distorted, quality)
-                rows.append({**describe(case), "photograph": i, "auroc": value})
+                kind = (case.type, case.level, case.shape)
+                values[kind].append(auroc(case.is_distorted, quality))
                 bar.update()
-    return rows
+    return [
+        {"type": type_, "level": level, "shape": shape, "auroc": float(np.mean(of_kind))}
+        for (type_, level, shape), of_kind in values.items()
+    ]
 
 
 def all_cases(photograph: np.ndarray, seeds: tuple[int, ...]) -> Iterator[Case]:
@@ -160,20 +174,21 @@ def auroc(is_distorted: np.ndarray, quality: np.ndarray) -> float:
     return float(roc_auc_score(labels, -quality[::EVERY, ::EVERY].ravel()))
 
 
-def describe(case: Case) -> dict[str, Any]:
-    """Return what a case is."""
-    return {"type": case.type, "level": case.level, "shape": case.shape}
+def summarize(measured: Sequence[list[dict[str, Any]]]) -> list[str]:
+    """Return a table of mean AUROC: a line for each type, columns for shapes and levels.
 
-
-def summarize(rows: list[dict[str, Any]]) -> list[str]:
-    """Return a table of mean AUROC: a line for each type, columns for shapes and levels."""
+    measured holds what `measure` returned for each run. The first column is mean ± std over runs.
+    """
     columns: list[dict[str, Any]] = [{}]
     columns += [{"shape": shape} for shape in SHAPES]
     columns += [{"level": level} for level in LEVELS]
     lines = []
     for name in (*TYPES, None):
-        of_type = rows if name is None else [row for row in rows if row["type"] == name]
-        cells = [f"{mean_auroc(of_type, column):.3f}" for column in columns]
+        of_type = {} if name is None else {"type": name}
+        of_runs = [
+            [mean_auroc(rows, {**of_type, **column}) for rows in measured] for column in columns
+        ]
+        cells = [spread(of_runs[0]), *(f"{np.mean(values):.3f}" for values in of_runs[1:])]
         lines.append([name or "all", *cells])
     titles = ["AUROC", "all", *SHAPES, *(f"level {level}" for level in LEVELS)]
     return markdown(titles, lines)

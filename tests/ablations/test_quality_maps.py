@@ -1,6 +1,7 @@
 """ablations.quality_maps: parts of photographs, AUROC of finding them, and its command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_every_case_is_measured_and_counted(run):
 
     cases = {(row["type"], row["shape"], row["level"]) for row in rows}
     assert len(cases) == len(rows) == len(TYPES) * len(SHAPES) * len(LEVELS)
-    lines = quality_maps.summarize(rows)
+    lines = quality_maps.summarize([rows])
     assert len(lines) == 2 + len(TYPES) + 1
     mean = np.mean([row["auroc"] for row in rows if row["type"] == TYPES[0]])
     assert lines[2].startswith(f"| {TYPES[0]} | {mean:.3f} |")
@@ -71,13 +72,13 @@ def test_a_run_without_the_types_is_refused():
 
 
 def test_no_photograph_of_training_is_measured(run):
-    assert len(quality_maps.held_out_photographs(run, "photos", 18)) == 2
-    assert len(quality_maps.held_out_photographs(run, "photos", 1)) == 1
+    assert len(quality_maps.held_out_photographs([run], "photos", 18)) == 2
+    assert len(quality_maps.held_out_photographs([run], "photos", 1)) == 1
 
 
 def test_the_command_writes_numbers_and_a_gallery(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quality_maps, "load_run", lambda *args, **options: run)
-    monkeypatch.setattr(quality_maps, "find_run", lambda text: text)
+    monkeypatch.setattr(quality_maps, "find_run", Path)
     monkeypatch.setattr(quality_maps, "LEVELS", (1.0,))
     small = [make_pixels(40, 60, 3), make_pixels(60, 40, 3)]
     monkeypatch.setattr(quality_maps, "held_out_photographs", lambda *args: small)
@@ -88,6 +89,6 @@ def test_the_command_writes_numbers_and_a_gallery(run, tmp_path, monkeypatch, ca
     quality_maps.main(quality_maps.parse_args([*flags, "--output", str(numbers)]))
     quality_maps.main(quality_maps.parse_args([*flags, "--gallery", str(gallery)]))
 
-    assert len(json.loads(numbers.read_text())["cases"]) == 2 * len(TYPES) * len(SHAPES)
+    assert [len(rows) for rows in json.loads(numbers.read_text())["runs"]] == [12]
     assert gallery.stat().st_size > 10_000
     assert "| all |" in capsys.readouterr().out
