@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.report import IN_POINTS, spread
-from evaluation.results import METRIC_TITLES, changes_at_refits, read_metrics
+from evaluation.results import METRIC_TITLES, changes_at_refits, late_stability, read_metrics
 from utils.cli import command_line, make_parser, run_script
 from utils.errors import UserError
 from utils.files import read_json, write_json
@@ -71,10 +71,14 @@ def main(args: argparse.Namespace) -> None:
     print("\n".join(["", *quality_lines(runs), "", *type_lines(runs), "", *cluster_lines(runs)]))
     for folder, run in zip(args.experiments, runs):
         run["worst_change_at_refit"] = min(changes_at_refits(folder).values(), default=None)
+        run["late_stability"] = late_stability(folder)
     changes = [run["worst_change_at_refit"] for run in runs]
     known_changes = [change for change in changes if change is not None]
     if known_changes:
         print(f"| worst change of validation SRCC over a refit epoch | {min(known_changes):+.3f} |")
+    shares = [run["late_stability"] for run in runs]
+    if None not in shares:
+        print(f"| share of images that keep their cluster at a late refit | {spread(shares)} |")
     if args.output:
         write_result(args.output, title, args.experiments, runs)
         print(f"\n{args.output}")

@@ -120,6 +120,9 @@ def cluster_lines(result: dict[str, Any]) -> list[str]:
         rows.append([title, spread([run["clusters"][name] for run in runs], digits)])
     worst = min(run["worst_change_at_refit"] for run in runs)
     rows.append(["worst change of validation SRCC over a refit epoch", f"{worst:+.3f}"])
+    if all("late_stability" in run for run in runs):
+        shares = [run["late_stability"] for run in runs]
+        rows.append(["share of images that keep their cluster at a late refit", spread(shares)])
     return markdown(["clusters", ""], rows)
 
 

@@ -82,9 +82,23 @@ def read_metrics(folder: str | Path) -> dict[str, Any]:
 
 
 def changes_at_refits(folder: str | Path) -> dict[int, float]:
-    """Return {epoch of a refit: the change of validation SRCC from the epoch before it}."""
-    changes = srcc_changes(folder)
-    return {line["epoch"]: changes[line["epoch"]] for line in read_log(folder) if line["refit"]}
+    """Return {epoch of a refit: the change of validation SRCC from the epoch before it}.
+
+    The first epoch has none before it.
+    """
+    refits = {line["epoch"] for line in read_log(folder) if line["refit"]}
+    return {epoch: change for epoch, change in srcc_changes(folder).items() if epoch in refits}
+
+
+def late_stability(folder: str | Path) -> float | None:
+    """Return the mean share of images that kept their cluster at refits.
+
+    Refits of the second half of training count. None where there are none.
+    """
+    log = read_log(folder)
+    late = [line for line in log if line["epoch"] >= len(log) / 2 and line["refit"]]
+    kept = [line["kept"] for line in late if "kept" in line]
+    return float(np.mean(kept)) if kept else None
 
 
 def srcc_changes(folder: str | Path) -> dict[int, float]:

@@ -41,7 +41,9 @@ def write_run(folder, seed, score, digest="same", refit=True):
         "versions": {"python": "3.11.7", "torch": f"2.{seed}"},
         "git_commit": "abc",
     }
-    log = [{"epoch": 0, "srcc": 0.1, "refit": False}, {"epoch": 1, "srcc": score, "refit": refit}]
+    early = {"epoch": 0, "srcc": 0.1, "refit": refit, "kept": 0.0}
+    late = {"epoch": 1, "srcc": score, "refit": refit, "kept": score}
+    log = [early, late]
 
     (folder / "visualizations").mkdir(parents=True)
     (folder / "visualizations" / "metrics.json").write_text(json.dumps(metrics))
@@ -117,6 +119,23 @@ def test_a_run_without_refits_has_no_worst_change(tmp_path, path, capsys):
 
     assert json.loads(path.read_text())["runs"][0]["worst_change_at_refit"] is None
     assert "refit epoch" not in capsys.readouterr().out
+
+
+def test_stability_is_that_of_the_second_half_of_training(folders, path, capsys):
+    summarize(folders, "--output", str(path))
+
+    runs = json.loads(path.read_text())["runs"]
+    assert [run["late_stability"] for run in runs] == list(SCORES)
+    assert "keep their cluster at a late refit | 0.625 ± 0.177 |" in capsys.readouterr().out
+
+
+def test_a_run_without_refits_has_no_stability(tmp_path, path, capsys):
+    folder = write_run(tmp_path / "seed0", 0, 0.5, refit=False)
+
+    summarize([folder], "--output", str(path))
+
+    assert json.loads(path.read_text())["runs"][0]["late_stability"] is None
+    assert "late refit" not in capsys.readouterr().out
 
 
 def test_without_output_nothing_is_written(folders, tmp_path):
