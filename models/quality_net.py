@@ -17,6 +17,8 @@ STEMS = ("small", "imagenet")
 # which does a CPU's convolutions, leaves some bfloat16 gradients unset (seen in torch 2.15).
 SINGLE_PIXEL_SIDE = {"small": 8, "imagenet": 16}
 CELL_SIDE = {"small": 16, "imagenet": 32}  # pixels between two cells of the last feature map
+# Side of a stem's filters: orders of the cosines that they start from, in brightness and in colour.
+STEM_ORDERS = {3: ((0, 1, 2), (0, 1, 2)), 7: ((0, 1, 2, 4, 6), (0,))}
 SMALL_IMAGE = 64  # pixels; below this a ResNet's own stem throws most of the image away
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet's, per channel of [0, 1]
 _STD = (0.229, 0.224, 0.225)
@@ -140,25 +142,34 @@ def _make_backbone(name, stem, pretrained, cosine_stem):
     if stem == "small":
         network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        if cosine_stem:
-            start_from_cosines(network.conv1.weight)
+    if cosine_stem and not pretrained:
+        start_from_cosines(network.conv1.weight)
     return network
 
 
 @torch.no_grad()
 def start_from_cosines(weight: torch.Tensor) -> None:
-    """Replace the first 54 random filters of a stem (64, 3, 3, 3) by a cosine basis.
+    """Replace the first 54 random filters of a stem (64, 3, K, K) by cosines and their negatives.
 
-    The basis is that of a 3×3 patch, in brightness and two colour differences, and its negative.
-    Batch norm then brings the weak fine detail, in which distortions show, to the strength of the
-    coarse.
+    They are products of a row and a column of the cosine basis of K pixels, in brightness and in
+    two colour differences. Batch norm then brings the weak fine detail, in which distortions show,
+    to the strength of the coarse.
     """
-    cosines = _unit_rows([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-    colors = _unit_rows([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
-    basis = torch.einsum("kc,iy,jx->kijcyx", colors, cosines, cosines)
-    basis = basis.flatten(0, 2)  # (27, 3, 3, 3), orthonormal
+    side = weight.shape[-1]
+    brightness, *differences = _unit_rows([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
+    fine, coarse = (_cosine_products(side, orders) for orders in STEM_ORDERS[side])
+    filters = [torch.einsum("c,nyx->ncyx", brightness, fine)]
+    filters += [torch.einsum("c,nyx->ncyx", color, coarse) for color in differences]
+    basis = torch.cat(filters)  # (27, 3, K, K), orthonormal
     basis = basis * weight[0].numel() ** 0.5 * weight.std()
     weight[: 2 * len(basis)] = torch.cat([basis, -basis])
+
+
+def _cosine_products(side, orders):
+    """Return (N², side, side): products of the cosines of these orders, along y and along x."""
+    places = (torch.arange(side, dtype=torch.float64) + 0.5) * torch.pi / side
+    cosines = _unit_rows([torch.cos(order * places).tolist() for order in orders])
+    return torch.einsum("iy,jx->ijyx", cosines, cosines).flatten(0, 1)
 
 
 def _unit_rows(rows):

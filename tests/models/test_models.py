@@ -102,9 +102,10 @@ def test_the_largest_single_pixel_image_is_known(backbone, stem):
     assert largest == SINGLE_PIXEL_SIDE[stem]
 
 
-def test_the_small_stem_starts_from_an_orthogonal_basis():
+@pytest.mark.parametrize("name", STEMS)
+def test_the_stem_starts_from_an_orthogonal_basis(name):
     """And from its negative, at the size of random filters."""
-    stem = QualityNet("resnet18", "small", 16).backbone.conv1.weight.detach().flatten(1)
+    stem = QualityNet("resnet18", name, 16).backbone.conv1.weight.detach().flatten(1)
 
     basis = stem[:27]
 
