@@ -129,8 +129,12 @@ PHOTOGRAPHS = {
         "three stages, labels half way to what is visible in the image",
         recipe=replace(THREE_STAGES, refinement=0.5),
     ),
-    "stages_3_small_stem": Ablation(
-        "three stages, the small stem", "--stem small", recipe=THREE_STAGES
+    "stages_3_random_stem": Ablation(
+        "three stages, random filters in the stem", recipe=replace(THREE_STAGES, cosine_stem=False)
+    ),
+    "joined_and_ranked": Ablation(
+        "three stages, the last two joined, with the loss on pairs",
+        recipe=replace(THREE_STAGES, joined_stages=2, rank_loss_weight=0.2),
     ),
 }
 WITHOUT = {}
