@@ -72,7 +72,8 @@ class DistortedImageDataset:
     al., "CutMix", ICCV 2019): no better and no worse, and harder to learn by heart. A type is not
     dealt to a reference that it does not change, such as color_saturation to a grey one. With
     recrop, references that are crops of photographs get a new window in every image; without,
-    each has its fixed one.
+    each has its fixed one. Such a window may be larger than a reference and is then shrunk, by a
+    factor from smallest_scale to 1: photographs seen from further away are further scenes.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class DistortedImageDataset:
         cutmix: bool = False,
         recrop: bool = False,
         refinement: float = 0.0,
+        smallest_scale: float = 1.0,
     ):
         self.references = references
         self.types = tuple(types)
@@ -98,6 +100,7 @@ class DistortedImageDataset:
         self.flip = flip
         self.cutmix = cutmix
         self.recrop = recrop and isinstance(references.images, Crops)
+        self.smallest_scale = smallest_scale if self.recrop else 1.0
         self.margin = CROP_MARGIN if isinstance(references.images, Crops) else 0
         self._key = (seed, SPLITS.index(split))
         self.effective = self._find_effective()  # (R, T, 2) bool
@@ -250,6 +253,8 @@ class DistortedImageDataset:
         if isinstance(self.references.images, Crops):
             side = self.references.images.shape[1]
             digest.update(f" {side}+{self.margin} pixels, {self.recrop}".encode())
+            if self.smallest_scale != 1:
+                digest.update(f" from {self.smallest_scale}".encode())
         labels = self.labels
         for values in (
             labels.type,
@@ -291,7 +296,9 @@ class DistortedImageDataset:
         places = torch.zeros((len(references), 2), dtype=torch.int64)
         if self.margin:
             keys = crop_keys if self.recrop else images.keys[references]
-            copies, places = images.draw_with_margin(references, keys, self.margin)
+            copies, places = images.draw_with_margin(
+                references, keys, self.margin, self.smallest_scale
+            )
         else:
             copies = images[references].contiguous()
         return copies.to(device, non_blocking=True), places

@@ -402,6 +402,7 @@ def load_data(
         cutmix=recipe.cutmix,
         recrop=True,
         refinement=recipe.refinement,
+        smallest_scale=recipe.smallest_scale,
     )
     val = dataset_class(
         val_references,

@@ -129,6 +129,10 @@ PHOTOGRAPHS = {
         "three stages, labels half way to what is visible in the image",
         recipe=replace(THREE_STAGES, refinement=0.5),
     ),
+    "several_scales": Ablation(
+        "three stages, training crops shrunk by a factor from 0.5 to 1",
+        recipe=replace(THREE_STAGES, smallest_scale=0.5),
+    ),
     "stages_3_random_stem": Ablation(
         "three stages, random filters in the stem", recipe=replace(THREE_STAGES, cosine_stem=False)
     ),

@@ -1,6 +1,7 @@
 """Crops of photographs at their own scale: square windows at random places, one for each key.
 
-A window is read when it is needed, from memory or from a packed file, and is never resized.
+A window is read when it is needed, from memory or from a packed file. It is not resized, but for
+training images that are to be seen from further away too.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from utils.rng import CounterRNG, fold_in
 MIN_TEXTURE = 4
 MIN_CHROMA = 4
 _MARGIN_STREAM = 0xC2  # folded into a crop's key, for where it lies in its surroundings
+_SCALE_STREAM = 0xC3  # likewise, for its scale
 TRIES = 16  # windows that are looked at until one is ordinary
 
 
@@ -73,48 +75,67 @@ class Crops:
         """Return (B, S, S, 3) crops of the photographs at these indices, at windows of the keys."""
         side = self.shape[1]
         crops = np.empty((len(indices), side, side, 3), np.uint8)
-        for i, (row, corners) in enumerate(self._candidates(indices, keys)):
-            crops[i], _ = self._first_ordinary(row, corners)
+        sides = torch.full((len(indices),), side)
+        for i, (row, corners) in enumerate(self._candidates(indices, keys, sides)):
+            crops[i], _ = self._first_ordinary(row, corners, side)
         return torch.from_numpy(crops)
 
     def draw_with_margin(
-        self, indices: torch.Tensor, keys: torch.Tensor, margin: int
+        self, indices: torch.Tensor, keys: torch.Tensor, margin: int, smallest_scale: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what lies around the crops that draw returns, and where they are in it.
 
         That is (B, S + margin, S + margin, 3) uint8, and (B, 2) int64: top and left, from 0 to the
         margin. Every second crop lies at a multiple of the margin, the others anywhere, but for
         those at a photograph's edge. A photograph that is too small is mirrored at its edges.
+        With a smallest scale below 1, windows are larger, and are shrunk by a factor from it to 1.
         """
         side = self.shape[1] + margin
+        sides = self._draw_sides(indices, keys, smallest_scale)
         rng = CounterRNG(fold_in(keys, _MARGIN_STREAM))
         anywhere = (rng.uniform(shape=(2,)) * (margin + 1)).long().clamp(max=margin)
         at_multiples = margin * (rng.bits(2) & 1)
         wanted = torch.where(rng.bits(1) < 0, anywhere, at_multiples).tolist()
         surroundings = np.empty((len(indices), side, side, 3), np.uint8)
         places = []
-        for i, (row, corners) in enumerate(self._candidates(indices, keys)):
-            _, corner = self._first_ordinary(row, corners)
+        candidates = self._candidates(indices, keys, sides)
+        for i, ((row, corners), own_side) in enumerate(zip(candidates, sides.tolist())):
+            _, corner = self._first_ordinary(row, corners, own_side)
+            factor = own_side / self.shape[1]  # pixels of the photograph to one of the crop
+            wide = own_side + round(factor * margin)
             starts = []
             for first, place, length in zip(corner, wanted[i], self.photographs.sizes[row]):
-                starts.append(min(max(0, first - place), max(0, int(length) - side)))
+                wanted_start = max(0, first - round(factor * place))
+                starts.append(min(wanted_start, max(0, int(length) - wide)))
             top, left = starts
-            window = self.photographs.window(row, top, left, side)
-            missing = [(0, side - length) for length in window.shape[:2]]
-            surroundings[i] = np.pad(window, (*missing, (0, 0)), mode="symmetric")
-            places.append([first - start for first, start in zip(corner, starts)])
+            window = self.photographs.window(row, top, left, wide)
+            missing = [(0, wide - length) for length in window.shape[:2]]
+            window = np.pad(window, (*missing, (0, 0)), mode="symmetric")
+            if wide != side:
+                window = cv2.resize(window, (side, side), interpolation=cv2.INTER_AREA)
+            surroundings[i] = window
+            inside = [round((first - start) / factor) for first, start in zip(corner, starts)]
+            places.append([min(place, margin) for place in inside])
         return torch.from_numpy(surroundings), torch.tensor(places).view(-1, 2)
 
-    def _candidates(self, indices, keys):
+    def _draw_sides(self, indices, keys, smallest_scale):
+        """Return (B,) int64: the side of each window in its photograph, in pixels."""
+        side = self.shape[1]
+        shares = CounterRNG(fold_in(keys, _SCALE_STREAM)).uniform()[:, 0]
+        scales = smallest_scale + (1 - smallest_scale) * shares
+        largest = self.photographs.sizes[self.rows[indices]].min(1).values
+        return torch.minimum((side / scales).round().long(), largest).clamp(min=side)
+
+    def _candidates(self, indices, keys, sides):
         """Yield each crop's photograph, and the corners of the windows that it may be."""
         rows = self.rows[indices]
-        room = self.photographs.sizes[rows] - self.shape[1]  # (B, 2): places to the last corner
+        room = self.photographs.sizes[rows] - sides[:, None]  # (B, 2): places to the last corner
         places = CounterRNG(keys).uniform(shape=(TRIES, 2))
         corners = (places * (room[:, None] + 1)).long()  # (B, TRIES, 2)
         corners = torch.minimum(corners, room[:, None])
         yield from zip(rows.tolist(), corners.tolist())
 
-    def _first_ordinary(self, row, corners):
+    def _first_ordinary(self, row, corners, side):
         """Return the first ordinary window at these corners, or the one with most texture.
 
         Also returns its corner.
@@ -122,7 +143,7 @@ class Crops:
         best = None
         most_texture = -1.0
         for top, left in corners:
-            window = self.photographs.window(row, top, left, self.shape[1])
+            window = self.photographs.window(row, top, left, side)
             texture, chroma = describe_window(window)
             if texture >= MIN_TEXTURE and chroma >= MIN_CHROMA:
                 return window, (top, left)

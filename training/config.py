@@ -57,6 +57,7 @@ class Recipe:
     network: str = "plain"  # a name of models.quality_net.NETWORKS
     rank_loss_weight: float = 0.0  # of training.losses.rank_loss
     refinement: float = 0.0  # how far labels follow what is visible: distortions/visibility.py
+    smallest_scale: float = 1.0  # training crops are shrunk by a factor from this to 1
 
 
 def describe_run(

@@ -32,6 +32,7 @@ _FORMAT_4_RECIPE = {
     "network": "plain",
     "rank_loss_weight": 0.0,
     "refinement": 0.0,
+    "smallest_scale": 1.0,
 }
 _FORMAT_3_STATES = {  # the names of a run's states in format 3: those of today
     "online": "model",

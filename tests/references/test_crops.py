@@ -277,6 +277,51 @@ def test_every_second_crop_begins_where_blocks_of_16_do():
     assert len(places.unique(dim=0)) > 100
 
 
+def ramps(height, width):
+    """Return photographs of one whose red is the row of each pixel, and whose green the column."""
+    rows, columns = np.mgrid[:height, :width]
+    return PhotographsInMemory([np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)])
+
+
+def slopes(surroundings):
+    """Return (B, 2): how many rows, and columns, of its photograph each image's pixel spans."""
+    images = surroundings.double()
+    down = (images[:, -1, 0, 0] - images[:, 0, 0, 0]) / (images.shape[1] - 1)
+    across = (images[:, 0, -1, 1] - images[:, 0, 0, 1]) / (images.shape[2] - 1)
+    return torch.stack([down, across], dim=1)
+
+
+def test_windows_are_shrunk_by_factors_up_to_the_smallest_scale():
+    crops = crops_of(ramps(250, 240), 200)
+
+    surroundings, places = crops.draw_with_margin(torch.arange(200), crops.keys, MARGIN, 0.5)
+
+    spans = slopes(surroundings)
+    assert torch.allclose(spans[:, 0], spans[:, 1], atol=0.03)  # no image is stretched
+    assert 0.97 < spans.min() < 1.05
+    assert 1.95 < spans.max() < 2.03
+    assert places.min() >= 0
+    assert places.max() <= MARGIN
+
+
+def test_a_window_is_no_larger_than_its_photograph():
+    crops = crops_of(ramps(SIDE + MARGIN + 4, 240), 50)
+
+    surroundings, _ = crops.draw_with_margin(torch.arange(50), crops.keys, MARGIN, 0.5)
+
+    assert slopes(surroundings)[:, 1].max() <= (SIDE + MARGIN + 4) / SIDE + 0.03
+
+
+def test_scales_are_of_training_alone(folder):
+    train, val = load(folder)
+
+    training = DistortedImageDataset(train, recrop=True, smallest_scale=0.5)
+    validation = DistortedImageDataset(val, split="val", smallest_scale=0.5)
+
+    assert training.digest() != DistortedImageDataset(train, recrop=True).digest()
+    assert validation.digest() == DistortedImageDataset(val, split="val").digest()
+
+
 def test_an_undistorted_image_is_its_crop(folder):
     """Whatever its orientation: a flipped crop has flipped surroundings."""
     _, val = load(folder)

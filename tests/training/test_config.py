@@ -39,6 +39,7 @@ CHANGED = Recipe(
     network="two_scales",
     rank_loss_weight=0.2,
     refinement=0.5,
+    smallest_scale=0.5,
 )
 
 
