@@ -24,6 +24,7 @@ from ablations.anchor_levels import KADID_LEVELS, PARAMETERS, read_opinions
 from ablations.photographs import (
     add_flags,
     choose_photographs,
+    describe_choice,
     load_photograph,
     predict_qualities,
     write_numbers,
@@ -90,7 +91,8 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(photographs)} photograph{plural} of {args.references}, {len(runs)} run(s)")
     print("\n".join(["", *measure_lines(measured), "", *type_lines(opinions, measured)]))
     if args.output:
-        write_numbers(args, folders, paths, {"opinions": opinions, "runs": measured})
+        numbers = {**describe_choice(args, paths), "opinions": opinions, "runs": measured}
+        write_numbers(args.output, folders, numbers)
 
 
 def predict_cells(

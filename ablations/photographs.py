@@ -74,14 +74,18 @@ def predict_qualities(run: Run, images: torch.Tensor) -> np.ndarray:
 
 
 def write_numbers(
-    args: argparse.Namespace, experiments: list[Path], photographs: list[Path], numbers: Any
+    path: str | Path,
+    experiments: Sequence[Path],
+    numbers: dict[str, Any],
+    device: torch.device | str = "cpu",
 ) -> None:
-    """Write a measurement to the file of --output, with what it is of; print the file's path."""
-    about = {
-        "experiments": [folder.name for folder in experiments],
-        "photographs": [path.name for path in photographs],
-        "working_size": args.working_size,
-    }
-    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.output, {**result_header(), **about, **numbers})
-    print(f"\n{args.output}")
+    """Write a measurement of these runs to a JSON file, and print the file's path."""
+    about = {"experiments": [folder.name for folder in experiments]}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**result_header(device), **about, **numbers})
+    print(f"\n{path}")
+
+
+def describe_choice(args: argparse.Namespace, photographs: Sequence[Path]) -> dict[str, Any]:
+    """Return which photographs were chosen by the flags of add_flags, as numbers hold it."""
+    return {"photographs": [path.name for path in photographs], "working_size": args.working_size}

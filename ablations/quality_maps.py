@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from ablations.photographs import choose_photographs, load_photograph
-from benchmarks.timing import markdown, result_header
+from ablations.photographs import choose_photographs, load_photograph, write_numbers
+from benchmarks.timing import markdown
 from distortions.apply import apply_distortion
 from evaluation.map_figure import plot_quality_maps
 from evaluation.report import spread
@@ -28,7 +28,6 @@ from references.sources import resolve_source
 from utils.cli import int_in_range, make_parser, run_script
 from utils.drawing import default_style, save_figure
 from utils.errors import UserError
-from utils.files import write_json
 from utils.runs import find_run
 
 TYPES = ("gaussian_blur", "gaussian_noise", "jpeg_compression", "pixelation")
@@ -75,15 +74,8 @@ def main(args: argparse.Namespace) -> None:
     measured = [measure(run, photographs, args.seed) for run in runs]
     print("\n".join(summarize(measured)))
     if args.output:
-        header = result_header(runs[0].mixture.means.device)
-        numbers = {
-            "experiments": [folder.name for folder in folders],
-            "photographs": len(photographs),
-            "seed": args.seed,
-            "runs": measured,
-        }
-        write_json(args.output, {**header, **numbers})
-        print(f"\n{args.output}")
+        numbers = {"photographs": len(photographs), "seed": args.seed, "runs": measured}
+        write_numbers(args.output, folders, numbers, runs[0].mixture.means.device)
 
 
 def check_types(run: Run) -> None:

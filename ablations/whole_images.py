@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ablations.photographs import (
     add_flags,
     choose_photographs,
+    describe_choice,
     load_photograph,
     predict_qualities,
     write_numbers,
@@ -71,7 +72,8 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(photographs)} photographs of {args.references}, {len(folders)} run(s)")
     print("\n".join(["", *measure_lines(measured), "", *level_lines(measured)]))
     if args.output:
-        write_numbers(args, folders, paths, {"runs": measured})
+        numbers = {**describe_choice(args, paths), "runs": measured}
+        write_numbers(args.output, folders, numbers)
 
 
 def predict_levels(run: Run, photographs: Sequence[torch.Tensor]) -> tuple[np.ndarray, list[Row]]:
