@@ -63,8 +63,9 @@ class DistortedImage(NamedTuple):
 
 
 class DistortedImageDataset:
-    """Each reference once pristine and `distortions_per_image` times distorted: R × (V + 1) images.
+    """Each reference once pristine, and `distortions_per_image` times distorted.
 
+    These are R × (V + 1) images.
     Every draw is a hash of (seed, split, epoch, reference, variant). With redistort, `set_epoch`
     gives new types and levels; without, an epoch's draws are those of every other. With flip,
     each image starts from its reference in one of the eight orientations of a square. With

@@ -10,8 +10,8 @@ device has it. Training takes the row that says so. The first step, in which tor
 is not in the rate, but has a column of its own.
 
 Prediction: Run.predict, and beside it the network alone, which answers the same tiles, in blocks of
-the same size, from the device's memory. Photographs of 480×320 pixels are scored by tiles. Rates do
-not depend on what was learned or is seen, so weights and pixels are random.
+the same size, from the device's memory. Photographs of 480×320 pixels are scored by tiles. Rates
+do not depend on what was learned or is seen, so weights and pixels are random.
 
 Writes <output>/throughput.json.
 """

@@ -140,9 +140,9 @@ def apply_distortion(
     """Distort one image.
 
     image: a PIL image, or uint8 values (H, W, 3) as an array or a tensor, with sides of 8 pixels
-    or more. level: in [0, 1]. direction: −1 or +1 for types that have two; None draws it. seed: of
-    the random numbers. Returns the image, in the kind that came, and its quality, 0–100, higher is
-    better; it is 100 where no pixel changes. Raises ValueError for anything else.
+    or more. level: in [0, 1]. direction: −1 or +1 for types that have two; None draws it.
+    seed: of the random numbers. Returns the image, in the kind that came, and its quality, 0–100,
+    higher is better; it is 100 where no pixel changes. Raises ValueError for anything else.
     """
     if not isinstance(distortion_type, str) or distortion_type not in DISTORTIONS:
         raise UserError(unknown_type(distortion_type))

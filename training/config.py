@@ -47,7 +47,7 @@ class Recipe:
     cutmix: bool = True  # every second one has a part of another reference in place of its own
     ema_share: float = 0.04  # span of the weights' moving average, of the run's steps; 0: none
     optimizer: str = "muon"  # a name of training.loop.OPTIMIZERS
-    cosine_stem: bool = True  # the small stem's filters start as cosines, not at random
+    cosine_stem: bool = True  # the stem's filters start as cosines, not at random
     quality_loss: str = "huber"  # a name of training.losses.QUALITY_LOSSES
     cluster_loss: str = "balanced"  # a name of training.losses.CLUSTER_LOSSES
     covariance: str = "full"  # of the mixture's components: "full" or "diag"
