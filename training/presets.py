@@ -24,9 +24,9 @@ PRESETS = {
             "train_samples": "all",
             "val_samples": 20,
             "crops_per_reference": 4,
-            "epochs": 100,
+            "epochs": 60,
         },
-        recipe=Recipe(stages=3),
+        recipe=Recipe(stages=3, joined_stages=2, rank_loss_weight=0.2),
     )
 }
 
