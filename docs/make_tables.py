@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ablations import human_cells, quality_maps, whole_images
 from distortions.registry import DISTORTIONS, LEVELS, select_types
 from evaluation.report import IN_POINTS, spread
 from evaluation.results import METRIC_TITLES
@@ -27,7 +28,7 @@ LIBRARIES = {
     "opencv_loop": "OpenCV in a loop",
 }
 CLUSTER_TITLES = {
-    "active": "active clusters, of 8",
+    "active": "active clusters, of {}",
     "effective": "effective number of clusters",
     "nmi": "NMI with the types and pristine",
     "ari": "ARI",
@@ -114,10 +115,13 @@ def type_lines(result: dict[str, Any]) -> list[str]:
 def cluster_lines(result: dict[str, Any]) -> list[str]:
     """Return the measures of clusters."""
     runs = result["runs"]
+    clusters = len(runs[0]["clusters"]["names"])
     rows = []
     for name, title in CLUSTER_TITLES.items():
         digits = 1 if name in ("active", "effective") else 3
-        rows.append([title, spread([run["clusters"][name] for run in runs], digits)])
+        rows.append(
+            [title.format(clusters), spread([run["clusters"][name] for run in runs], digits)]
+        )
     worst = min(run["worst_change_at_refit"] for run in runs)
     rows.append(["worst change of validation SRCC over a refit epoch", f"{worst:+.3f}"])
     if all("late_stability" in run for run in runs):
@@ -137,11 +141,21 @@ def speed_lines(result: dict[str, Any]) -> list[str]:
     return markdown(["", *LIBRARIES.values()], rows)
 
 
+def people_lines(result: dict[str, Any]) -> list[str]:
+    """Return each of KADID-10k's types with people's opinions and a run's predictions."""
+    return human_cells.type_lines(result["opinions"], result["runs"])
+
+
 PARTS = {
     "quality": quality_lines,
     "types": type_lines,
     "clusters": cluster_lines,
     "speed": speed_lines,
+    "people": lambda result: human_cells.measure_lines(result["runs"]),
+    "people_types": people_lines,
+    "whole": lambda result: whole_images.measure_lines(result["runs"]),
+    "whole_types": lambda result: whole_images.level_lines(result["runs"]),
+    "maps": lambda result: quality_maps.summarize(result["runs"]),
 }
 
 
