@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ablations import human_cells, quality_maps, whole_images
+from ablations import human_cells, quality_maps, tables, whole_images
 from distortions.registry import DISTORTIONS, LEVELS, select_types
 from evaluation.report import IN_POINTS, spread
 from evaluation.results import METRIC_TITLES
@@ -151,6 +151,7 @@ PARTS = {
     "types": type_lines,
     "clusters": cluster_lines,
     "speed": speed_lines,
+    "ablations": lambda result: tables.quality_table(result["ablations"], result["against"]),
     "people": lambda result: human_cells.measure_lines(result["runs"]),
     "people_types": people_lines,
     "whole": lambda result: whole_images.measure_lines(result["runs"]),
