@@ -25,6 +25,7 @@ PRESETS = {
             "val_samples": 20,
             "crops_per_reference": 4,
             "epochs": 60,
+            "refit_interval": 5,  # so that few images change their cluster at a refit
         },
         recipe=Recipe(stages=3, joined_stages=2, rank_loss_weight=0.2),
     )
