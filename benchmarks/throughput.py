@@ -156,6 +156,7 @@ def build_run(args: argparse.Namespace, device: torch.device) -> Run:
         "n_clusters": 8,
         "type_loss_weight": 0.1,
         "types": DISTORTION_TYPES,
+        "local_types": (),
         "recipe": asdict(Recipe()),
     }
     model, mixture = build(config)

@@ -141,6 +141,7 @@ def kadid_quantization(image: np.ndarray, count: float, rng: ImageRNG) -> np.nda
     worst_quality=40,
     parameter="blocks of 32×32 pixels, in 512×384",
     levels=(0, 0.533, 1.07, 1.6, 2.62, 9.64),
+    local=True,
 )
 @per_image
 def kadid_color_block(image: np.ndarray, number: float, rng: ImageRNG) -> np.ndarray:

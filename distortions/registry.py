@@ -69,6 +69,7 @@ class Distortion:
     parameter: str  # what the tables hold, with its unit; empty without tables
     tables: tuple[tuple[float, ...], ...]  # a value at each of LEVELS: one table for each direction
     dtype: str  # of the images that the function takes and gives: "uint8" or "float32"
+    local: bool = False  # it changes some places of an image, and leaves the rest as it is
 
     def apply(
         self, images: torch.Tensor, level: torch.Tensor, direction: torch.Tensor, rng: CounterRNG
@@ -113,13 +114,15 @@ def distortion(
     parameter: str = "",
     levels: tuple[float, ...] | Mapping[str, tuple[float, ...]] = (),
     dtype: str = "float32",
+    local: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function under its name.
 
     worst_quality: the quality that level 1 leaves, 0–100. levels: values of the parameter at
     LEVELS, or two named directions with such values each. A function without levels may name its
-    directions. Raises UserError for what cannot be registered. In a file of distortions/ the
-    scripts raise it, when they select types, because no script has begun while it is imported.
+    directions. local: it changes some places of an image alone, and people judge the image by
+    them. Raises UserError for what cannot be registered. In a file of distortions/ the scripts
+    raise it, when they select types, because no script has begun while it is imported.
     """
 
     def register(function):
@@ -134,6 +137,7 @@ def distortion(
                 parameter=parameter,
                 tables=tables,
                 dtype=check_dtype(function, getattr(function, "dtype", dtype)),
+                local=bool(local),
             )
         except UserError as problem:
             return _refuse(function, str(problem))

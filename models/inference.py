@@ -19,7 +19,7 @@ from models.blocks import blocks_of
 from models.mixture import Mixture
 from models.quality_map import QualityMap, interpolate
 from models.quality_net import NETWORKS, Output, QualityNet
-from models.tiles import cut, split_tiles, tile_image, weigh
+from models.tiles import WeightedMean, cut, split_tiles, tile_image, weigh
 from utils.checkpoint import load_checkpoint, load_states
 from utils.device import choose_device
 from utils.errors import UserError
@@ -27,6 +27,7 @@ from utils.images import MIN_SIDE, to_rgb
 from utils.runs import find_checkpoint
 
 BATCH_PIXELS = 2**20  # pixels of images in one forward pass
+LOCAL_PROBABILITY = 0.5  # of local distortions, from which on a tile counts as showing one
 
 
 class Predictions(NamedTuple):
@@ -56,6 +57,8 @@ class Run:
         self.model = model.eval()
         self.mixture = mixture
         self.config: dict[str, Any] = checkpoint["config"]
+        types = self.config["types"]
+        self._local_classes = [types.index(name) for name in self.config["local_types"]]
         self.epoch: int = checkpoint["epoch"]
         self.reference_digests: tuple[str, ...] = checkpoint["reference_digests"]
 
@@ -64,7 +67,8 @@ class Run:
 
         A larger image than the training size is cut into tiles of about that size, which cover all
         of it. The heads read the tiles' mean embedding, in which busy tiles count more than flat
-        ones. Memory does not grow with the image. Raises ValueError for images of another kind.
+        ones. A distortion that lies in some places alone is judged by the tiles that show it.
+        Memory does not grow with the image. Raises ValueError for images of another kind.
         """
         parts = [self._predict_same_size(_checked(batch)) for batch in _to_batches(images)]
         return Predictions(*(np.concatenate(values) for values in zip(*parts)))
@@ -125,21 +129,36 @@ class Run:
 
     @torch.inference_mode()
     def _embed_tiles(self, images, groups):
-        """Return (B, D): the mean embedding of each image's tiles, by their weights."""
+        """Return (B, D): the mean embedding of each image's tiles, by their weights.
+
+        Where tiles show a local distortion, it is the mean of these tiles, if its quality is lower.
+        """
         device = next(self.model.parameters()).device
-        total = torch.zeros(
-            len(images), self.config["embedding_dim"], dtype=torch.float64, device=device
-        )
-        total_weight = torch.zeros(len(images), 1, dtype=torch.float64, device=device)
+        size = (len(images), self.config["embedding_dim"], device)
+        everywhere, at_faults = WeightedMean(*size), WeightedMean(*size)
         for tiles in groups:
             tiles_at_once = BATCH_PIXELS // (tiles.height * tiles.width * len(images))
             for some in split_tiles(tiles, max(1, tiles_at_once)):
-                pixels = cut(images, some).to(total_weight.device)
-                weight = weigh(pixels)
-                weighted = weight * self._embed(pixels)
-                total += weighted.unflatten(0, (len(images), -1)).sum(1)
-                total_weight += weight.unflatten(0, (len(images), -1)).sum(1)
-        return (total / total_weight).float()
+                pixels = cut(images, some).to(device)
+                weights = weigh(pixels)
+                embeddings = self._embed(pixels)
+                everywhere.add(embeddings, weights)
+                at_faults.add(embeddings, weights * self._show_local(embeddings))
+        return self._choose_lower(everywhere.compute(), at_faults.compute())
+
+    def _show_local(self, embeddings):
+        """Tell which embeddings (N, D) are of a local distortion, by the type head: (N, 1) bool."""
+        logits = self.model.read_embedding(embeddings).type_logits
+        if logits is None:
+            return torch.zeros_like(embeddings[:, :1], dtype=torch.bool)
+        probabilities = logits.softmax(1)[:, self._local_classes]
+        return probabilities.sum(1, keepdim=True) > LOCAL_PROBABILITY
+
+    def _choose_lower(self, everywhere, at_faults):
+        """Return of each pair of embeddings (B, D) the one of lower quality; of nan the other."""
+        qualities = self.model.read_embedding(everywhere).quality
+        is_lower = self.model.read_embedding(at_faults).quality < qualities
+        return torch.where(is_lower[:, None], at_faults, everywhere)
 
     @torch.inference_mode()
     def _read(self, embeddings):

@@ -66,3 +66,24 @@ def _spans(length, side):
     pitch = ALIGNMENT * max(1, round(side / ALIGNMENT))
     count = max(1, (length + pitch // 2) // pitch)
     return list(pairwise([*range(0, count * pitch, pitch), length]))
+
+
+class WeightedMean:
+    """A mean of what is said of each image's tiles, added a few tiles at a time."""
+
+    def __init__(self, images: int, count: int, device: torch.device):
+        self.total = torch.zeros(images, count, dtype=torch.float64, device=device)
+        self.weight = torch.zeros(images, 1, dtype=torch.float64, device=device)
+
+    def add(self, values: torch.Tensor, weights: torch.Tensor) -> None:
+        """Add values (tiles, count) with weights (tiles, 1): all tiles of an image, then the next.
+
+        Each image has as many.
+        """
+        images = len(self.total)
+        self.total += (weights * values).unflatten(0, (images, -1)).sum(1)
+        self.weight += weights.unflatten(0, (images, -1)).sum(1)
+
+    def compute(self) -> torch.Tensor:
+        """Return (images, count) float32; nan where an image has no weight."""
+        return (self.total / self.weight).float()

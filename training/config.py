@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from distorted_dataset import DistortedImageDataset
+from distortions.registry import DISTORTIONS
 from models.quality_net import SINGLE_PIXEL_SIDE, resolve_stem
 from references.sizes import NativeCrops
 from references.sources import ALL, resolve_source
@@ -24,7 +25,7 @@ from utils.files import read_json
 # Flags that may differ when a run is resumed. They are not part of config.json.
 FREE_FLAGS = ("resume", "overwrite", "device", "cache_dir", "save_interval", "debug")
 # What config.json holds beside the flags.
-RESOLVED = ("types", "references_name", "digest", "recipe", "versions", "git_commit")
+RESOLVED = ("types", "local_types", "references_name", "digest", "recipe", "versions", "git_commit")
 # Values of flags that config.json holds as what they came to.
 RESOLVED_VALUES = (
     ("references", "auto"),
@@ -85,6 +86,7 @@ def describe_run(
     config["stem"] = resolve_stem(args.stem, args.image_size)
     config["amp"] = resolve_amp(args.amp, config["stem"], args.image_size, device)
     config["types"] = list(train.types)
+    config["local_types"] = [name for name in train.types if DISTORTIONS[name].local]
     config["references_name"] = train.references.source
     config["digest"] = train.digest() + val.digest()
     config["recipe"] = asdict(recipe)

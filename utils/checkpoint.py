@@ -25,6 +25,8 @@ _FORMAT_3_RECIPE = {
     "covariance": "full",
     "match_refits": True,
 }
+# The types that were local before a run's configuration said so.
+_FORMAT_4_LOCAL_TYPES = ("kadid_color_block",)
 # What every run was before there was a choice.
 _FORMAT_4_RECIPE = {
     "stages": 4,
@@ -150,6 +152,8 @@ def convert_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     recipe = {**_FORMAT_3_RECIPE, **_FORMAT_4_RECIPE, **config.get("recipe", {})}
     earlier = {"preset": None, "crop": "whole", "working_size": 512, "crops_per_reference": 1}
+    types = config.get("types", ())
+    earlier["local_types"] = [name for name in types if name in _FORMAT_4_LOCAL_TYPES]
     return {"git_commit": None, **earlier, **config, "recipe": recipe}
 
 

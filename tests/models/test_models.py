@@ -219,6 +219,39 @@ def test_heads_read_the_tiles_mean_embedding(run, images):
     assert np.allclose(predictions.type_probabilities, probabilities, atol=1e-5)
 
 
+@pytest.mark.parametrize("are_lower", (True, False))
+def test_a_local_distortion_is_judged_where_it_shows(images, are_lower):
+    """By the tiles that show it, if they have the lower quality. Heads read one direction here."""
+    torch.manual_seed(0)
+    model, mixture = build(CONFIG)
+    config = {**CONFIG, "local_types": ["rain"]}
+    run = Run(model, mixture, {"config": config, "reference_digests": [], "epoch": 0})
+    tiles = torch.from_numpy(run.predict(images[:4]).embeddings)
+    direction = tiles[1] - tiles.mean(0)
+    shows_rain = (tiles - tiles.mean(0)) @ direction > 0
+    assert 0 < shows_rain.sum() < 4
+    set_head(model.quality_head, 0, -direction if are_lower else direction, tiles.mean(0))
+    steep = 1e4 * direction  # so that the type head is sure of each tile
+    set_head(model.type_head, config["types"].index("rain"), steep, tiles.mean(0))
+    rows = torch.cat([images[0], images[1]], 2), torch.cat([images[2], images[3]], 2)
+
+    embedding = run.predict(torch.cat(rows, 1)[None]).embeddings[0]
+
+    chosen = shows_rain if are_lower else torch.ones(4, dtype=torch.bool)
+    weights = weigh(images[:4])[chosen]
+    expected = (weights * tiles[chosen]).sum(0) / weights.sum()
+    assert np.allclose(embedding, expected, atol=1e-4)
+
+
+def set_head(head, output, direction, zero):
+    """Let one output of a head grow along a direction from a place, and the rest be 0."""
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+        head.weight[output] = direction
+        head.bias[output] = -direction @ zero
+
+
 @pytest.mark.parametrize(
     "bad, message",
     (

@@ -23,6 +23,7 @@ CONFIG = {
     "n_clusters": 3,
     "type_loss_weight": 0.1,
     "types": ["gaussian_blur", "rain"],
+    "local_types": [],
     "image_size": 32,
     "recipe": asdict(Recipe()),
 }

@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.tiles import ALIGNMENT, Tiles, cut, split_tiles, tile_image, weigh
+from models.tiles import ALIGNMENT, Tiles, WeightedMean, cut, split_tiles, tile_image, weigh
 from tests.helpers import distort_all, photo_pieces
 from utils.images import MIN_SIDE, to_nchw
 
@@ -97,3 +97,14 @@ def test_weights_are_in_proportion_to_the_area():
     large = torch.cat([stripes, stripes], dim=2)
 
     assert torch.allclose(weigh(large), 2 * weigh(stripes))
+
+
+def test_a_mean_is_weighted_within_each_image():
+    mean = WeightedMean(2, 1, torch.device("cpu"))
+    column = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+
+    mean.add(column, torch.tensor([[1.0], [3.0], [0.0], [0.0]]))
+    mean.add(column[:2], torch.tensor([[4.0], [0.0]]))
+
+    assert mean.compute()[0].item() == (1 + 6 + 4) / 8
+    assert mean.compute()[1].isnan()
