@@ -8,7 +8,7 @@ of forward, backward and optimizer, and as many forwards for validation and refi
 precision, on images that are on the device already. Epochs count from the second on. A second run
 then measures where the time goes. The averaged weights need batch-norm statistics of their own,
 which are more forwards than a loop without an average has: the rate is given with and without
-them in the bare epoch. Writes <output>/training_loop.json.
+them in the bare epoch. On a GPU, images a second are given too. Writes <output>/training_loop.json.
 """
 
 import argparse
@@ -112,10 +112,19 @@ def main(args: argparse.Namespace) -> None:
     ):
         rows = [[title, f"{value:.1%}"] for title, value in values.items()]
         print("\n".join(["", *markdown(titles, rows)]))
+    images_per_second = {
+        "training, with validation and refits": halts.image_count / real,
+        "the bare network": halts.image_count / bare,
+        "distorting alone": spans.images["distorting"] / spans.seconds["distorting"],
+    }
+    if device.type != "cpu":
+        rows = [[title, f"{value:.0f}"] for title, value in images_per_second.items()]
+        print("\n".join(["", *markdown(["what", "images/s"], rows)]))
     numbers = {
         "flags": args.flags,
         "kept": rates,
         "shares": shares,
+        "images_per_second": images_per_second,
         "real_seconds": halts.real,
         "bare_seconds": halts.bare,
         "bn_statistics_seconds": halts.bn_statistics,
@@ -146,6 +155,7 @@ class Halts:
         self.real: list[float] = []
         self.bare: list[float] = []
         self.bn_statistics: list[float] = []
+        self.image_count = 0  # of an epoch
 
     def replacements(self) -> list[tuple[Any, str, Callable[..., Any]]]:
         """Return what run_training puts in the places of the script's functions."""
@@ -154,6 +164,7 @@ class Halts:
         def create_state(
             model: QualityNet, mixture: Mixture, config: dict[str, Any], image_count: int
         ) -> TrainingState:
+            self.image_count = image_count
             self._epoch = BareEpoch(copy.deepcopy(model), config, image_count)
             self._lap_started = time.perf_counter()
             return loop.create_state(model, mixture, config, image_count)
@@ -218,6 +229,7 @@ class Spans:
 
     def __init__(self, device: torch.device):
         self.seconds: dict[str, float] = defaultdict(float)
+        self.images: dict[str, int] = defaultdict(int)  # that functions returned, if they do
         self._device = device
         self._inner_seconds: list[float] = []  # of each timed call that is under way
 
@@ -229,7 +241,10 @@ class Spans:
             started = time.perf_counter()
             self._inner_seconds.append(0.0)
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                if isinstance(result, torch.Tensor):
+                    self.images[title] += len(result)
+                return result
             finally:
                 wait_for(self._device)
                 spent = time.perf_counter() - started

@@ -51,6 +51,14 @@ def test_every_timed_function_has_its_share(result):
 
 
 @pytest.mark.slow
+def test_images_a_second_are_measured_but_not_told_of_a_cpu(result):
+    output, numbers = result
+
+    assert all(rate > 0 for rate in numbers["images_per_second"].values())
+    assert "| distorting alone |" not in output
+
+
+@pytest.mark.slow
 def test_a_bare_epoch_has_a_real_ones_passes(tmp_path, monkeypatch):
     """Passes are compared by their mode, training or evaluation, and their number of images."""
     passes = []
