@@ -156,6 +156,7 @@ class Halts:
         self.bare: list[float] = []
         self.bn_statistics: list[float] = []
         self.image_count = 0  # of an epoch
+        self._validation_images = 0
 
     def replacements(self) -> list[tuple[Any, str, Callable[..., Any]]]:
         """Return what run_training puts in the places of the script's functions."""
@@ -169,15 +170,25 @@ class Halts:
             self._lap_started = time.perf_counter()
             return loop.create_state(model, mixture, config, image_count)
 
+        def validate(
+            model: QualityNet, mixture: Mixture, dataset: DistortedImageDataset
+        ) -> dict[str, float]:
+            self._validation_images = len(dataset)
+            return loop.validate(model, mixture, dataset)
+
         def log(run: OpenRun, line: dict[str, Any]) -> None:
             write_log(run, line)
             self.real.append(self._end_lap())
-            self._epoch.run(refits=line["refit"])
+            self._epoch.run(self._validation_images, refits=line["refit"])
             self.bare.append(self._end_lap())
             self._epoch.measure_bn_statistics()
             self.bn_statistics.append(self._end_lap())
 
-        return [(script, "create_state", create_state), (OpenRun, "log", log)]
+        return [
+            (script, "create_state", create_state),
+            (script, "validate", validate),
+            (OpenRun, "log", log),
+        ]
 
     def _end_lap(self):
         """Return the seconds since the last lap's end."""
@@ -193,7 +204,6 @@ class BareEpoch:
     def __init__(self, model: QualityNet, config: dict[str, Any], image_count: int):
         batch_size = config["batch_size"]
         side = config["image_size"]
-        validation_images = config["val_samples"] * (config["distortions_per_image"] + 1)
         at_once = min(256, max(1, BATCH_PIXELS // side**2))
         bn_images = min(image_count, max(BN_IMAGES, batch_size))
         self.network = BareNetwork(
@@ -201,14 +211,14 @@ class BareEpoch:
         )
         self._steps = batch_sizes(image_count, batch_size)
         self._bn_batches = batch_sizes(bn_images, batch_size)
-        self._validation = batch_sizes(validation_images, at_once)
+        self._at_once = at_once
         self._refit = batch_sizes(min(image_count, config["gmm_samples"]), at_once)
 
-    def run(self, refits: bool) -> None:
+    def run(self, validation_images: int, refits: bool) -> None:
         """Do the steps, and the forwards of validation and, where there is one, of a refit."""
         for size in self._steps:
             self.network.step(size)
-        for size in self._validation:
+        for size in batch_sizes(validation_images, self._at_once):
             self.network.evaluate(size)
         for size in self._refit if refits else []:
             self.network.evaluate(size)

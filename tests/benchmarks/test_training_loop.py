@@ -76,7 +76,7 @@ def test_a_bare_epoch_has_a_real_ones_passes(tmp_path, monkeypatch):
         real.append(sorted(passes))
         passes.clear()
         epoch = BareEpoch(build(run.config)[0], run.config, image_count=8 * 3)
-        epoch.run(line["refit"])
+        epoch.run(validation_images=4 * 3, refits=line["refit"])
         epoch.measure_bn_statistics()
         bare.append(sorted(passes))
         passes.clear()
