@@ -103,6 +103,7 @@ class DistortedImageDataset:
         self.recrop = recrop and isinstance(references.images, Crops)
         self.smallest_scale = smallest_scale if self.recrop else 1.0
         self.margin = CROP_MARGIN if isinstance(references.images, Crops) else 0
+        self._in_places = torch.tensor([DISTORTIONS[name].in_places for name in self.types])
         self._key = (seed, SPLITS.index(split))
         self.effective = self._find_effective()  # (R, T, 2) bool
         if not self.effective.any():
@@ -150,7 +151,8 @@ class DistortedImageDataset:
         )
         window = torch.arange(RECROP_WINDOWS).repeat(len(first))
         rows = torch.from_numpy(first).repeat_interleave(RECROP_WINDOWS)
-        windows = images.draw(rows, fold_in(images.keys[rows], window))
+        keys = fold_in(images.keys[rows], window)
+        windows = Crops(images.photographs, images.rows[rows], keys, images.shape[1])
         effective = takes_effect(windows, self.types)
         of_photographs = effective.unflatten(0, (len(first), RECROP_WINDOWS)).all(1)
         return of_photographs[torch.from_numpy(photographs)]
@@ -192,22 +194,40 @@ class DistortedImageDataset:
 
     def images(self, indices: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
         """Make the images at these indices (B,) on the device: (B, 3, H, W) uint8."""
-        labels = self.labels
         starting_images, places = self._starting_images(indices, device)
         images = starting_images
         for step in range(self.compose):
-            images = distort(
-                images,
-                self.types,
-                label=labels.type[indices, step],
-                level=labels.level[indices, step],
-                direction=torch.where(labels.direction[indices, step] < 0, -1, 1),
-                keys=fold_in(labels.key[indices], step),
-            )
+            images = self._distort_step(images, places, indices, step)
         images = self._cut(images, places)
         if self.refinement:
             self._refine_targets(indices, self._cut(starting_images, places), images)
         return to_nchw(images)
+
+    def _distort_step(self, images, places, indices, step):
+        """Return images (B, S, S, 3), each distorted as its labels (at `indices`) say of a step.
+
+        What changes some places alone is drawn inside the references: in what lies around them it
+        would be cut away.
+        """
+        labels = self.labels
+        label = labels.type[indices, step]
+        level = labels.level[indices, step]
+        direction = torch.where(labels.direction[indices, step] < 0, -1, 1)
+        keys = fold_in(labels.key[indices], step)
+        if not self.margin:
+            return distort(images, self.types, label, level, direction, keys)
+        is_inside = self._in_places[label] & (label >= 0)
+        around = torch.where(is_inside, -1, label)
+        images = distort(images, self.types, around, level, direction, keys)
+        rows = is_inside.nonzero()[:, 0]
+        if len(rows):
+            crops = self._cut(images[rows.to(images.device)], places[rows])
+            draws = (label[rows], level[rows], direction[rows], keys[rows])
+            crops = distort(crops, self.types, *draws)
+            side = crops.shape[1]
+            for crop, row, (top, left) in zip(crops, rows.tolist(), places[rows].tolist()):
+                images[row, top : top + side, left : left + side] = crop
+        return images
 
     def _cut(self, images, places):
         """Return (B, S, S, 3): the references at these places (B, 2) in what lies around them."""

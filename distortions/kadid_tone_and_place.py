@@ -94,6 +94,7 @@ def kadid_jitter(image: np.ndarray, amount: float, rng: ImageRNG) -> np.ndarray:
     worst_quality=69,
     parameter="patches of 16×16 pixels, in 512×384",
     levels=(0, 19.8, 31.6, 54.8, 74.1, 97.7),
+    in_places=True,
 )
 @per_image
 def kadid_non_eccentricity_patch(image: np.ndarray, number: float, rng: ImageRNG) -> np.ndarray:

@@ -49,6 +49,12 @@ class Labels:
         """(N,) int64 direction of the main step."""
         return self._of_main_step(self.direction)
 
+    @cached_property
+    def only_distortion(self) -> torch.Tensor:
+        """(N,) int64, equal for one type in one direction; −1 unless there is a single step."""
+        number = 3 * self.main_type + self.main_direction + 1
+        return torch.where((self.type >= 0).sum(1) == 1, number, -1)
+
     def _of_main_step(self, values):
         return values.gather(1, self.main_step[:, None])[:, 0]
 

@@ -69,7 +69,8 @@ class Distortion:
     parameter: str  # what the tables hold, with its unit; empty without tables
     tables: tuple[tuple[float, ...], ...]  # a value at each of LEVELS: one table for each direction
     dtype: str  # of the images that the function takes and gives: "uint8" or "float32"
-    local: bool = False  # it changes some places of an image, and leaves the rest as it is
+    in_places: bool = False  # it changes some places of an image, and leaves the rest as it is
+    local: bool = False  # that too, and people judge the image by them
 
     def apply(
         self, images: torch.Tensor, level: torch.Tensor, direction: torch.Tensor, rng: CounterRNG
@@ -114,15 +115,17 @@ def distortion(
     parameter: str = "",
     levels: tuple[float, ...] | Mapping[str, tuple[float, ...]] = (),
     dtype: str = "float32",
+    in_places: bool = False,
     local: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function under its name.
 
     worst_quality: the quality that level 1 leaves, 0–100. levels: values of the parameter at
     LEVELS, or two named directions with such values each. A function without levels may name its
-    directions. local: it changes some places of an image alone, and people judge the image by
-    them. Raises UserError for what cannot be registered. In a file of distortions/ the scripts
-    raise it, when they select types, because no script has begun while it is imported.
+    directions. in_places: it changes some places of an image alone, so that these have to be
+    drawn inside a crop. local: that too, and people judge the image by these places. Raises
+    UserError for what cannot be registered. In a file of distortions/ the scripts raise it, when
+    they select types, because no script has begun while it is imported.
     """
 
     def register(function):
@@ -137,6 +140,7 @@ def distortion(
                 parameter=parameter,
                 tables=tables,
                 dtype=check_dtype(function, getattr(function, "dtype", dtype)),
+                in_places=bool(in_places or local),
                 local=bool(local),
             )
         except UserError as problem:

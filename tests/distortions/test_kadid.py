@@ -429,8 +429,8 @@ def test_grey_images_get_no_change_of_chroma():
     ("height", "width", "count", "side"),
     ((384, 512, 10, 32.0), (96, 96, 1, 21.9), (192, 256, 2, 35.8), (768, 1024, 40, 32.0)),
 )
-def test_blocks_keep_their_size_and_share_at_any_size(height, width, count, side):
-    """Ten blocks of 32 pixels in 512×384: fewer in a smaller image, of nearly that size."""
+def test_blocks_cover_the_same_share_at_any_size(height, width, count, side):
+    """Ten blocks of 32 pixels in 512×384: fewer in a smaller image, whose size makes it up."""
     found, block_height, block_width = block_size(10, 32, height, width)
 
     assert found == count

@@ -6,12 +6,14 @@ import torch
 from PIL import Image
 
 from distorted_dataset import DistortedImageDataset, _orient
+from distortions.registry import DISTORTIONS
 from references.crops import MIN_CHROMA, MIN_TEXTURE, Crops, PhotographsInMemory, describe_window
 from references.packed import pixel_digest
 from references.photos import load_photo
 from references.sizes import NativeCrops, choose_crop
 from references.sources import ALL, load_test_references, load_training_references
 from tests.helpers import distort_all, write_images
+from utils.images import to_nchw
 
 SIDE = 32
 CROPS = NativeCrops(working_size=120, per_reference=3)
@@ -226,7 +228,7 @@ def test_the_bundled_photographs_are_cropped_too():
 
 
 def test_all_is_refused_where_there_is_no_end():
-    with pytest.raises(ValueError, match="--train_samples all is for a folder"):
+    with pytest.raises(ValueError, match="--train_samples all is for a folder of images"):
         load_training_references("photos", ALL, 4, 96, "none", 0, crops=NativeCrops())
 
 
@@ -312,6 +314,20 @@ def test_a_window_is_no_larger_than_its_photograph():
     assert slopes(surroundings)[:, 1].max() <= (SIDE + MARGIN + 4) / SIDE + 0.03
 
 
+@pytest.mark.parametrize("name", [name for name, entry in DISTORTIONS.items() if entry.in_places])
+def test_what_changes_some_places_changes_the_crop(folder, name):
+    """Drawn in what lies around the crop, many of these places would be cut away."""
+    train, _ = load(folder)
+    dataset = DistortedImageDataset(train, (name,), 20, flip=True, cutmix=True, recrop=True)
+    indices = torch.arange(len(dataset))
+    starting_images, places = dataset._starting_images(indices, "cpu")
+
+    before = to_nchw(dataset._cut(starting_images, places))
+    is_equal = (dataset.images(indices) == before).flatten(1).all(1)
+
+    assert torch.equal(is_equal, dataset.labels.variant == 0)
+
+
 def test_scales_are_of_training_alone(folder):
     train, val = load(folder)
 
@@ -360,7 +376,9 @@ def test_all_needs_more_than_validation_takes(folder):
 
 
 def test_cifar10_is_not_cropped(monkeypatch):
-    with pytest.raises(ValueError, match="--crop native is for photographs; CIFAR-10"):
+    with pytest.raises(
+        ValueError, match="crops at their own scale are of photographs, and CIFAR-10"
+    ):
         load("cifar10", train=3)
 
 
