@@ -270,6 +270,19 @@ def test_cutmix_replaces_one_side_of_every_second_image(crops):
         assert torch.equal(image, expected)
 
 
+def test_only_distortion_tells_type_and_direction_of_a_single_step(crops):
+    labels = DistortedImageDataset(crops, distortions_per_image=30, compose=2).labels
+    is_single = (labels.type >= 0).sum(1) == 1
+
+    assert 0 < is_single.double().mean() < 1
+    assert (labels.only_distortion[~is_single] == -1).all()
+    pairs = torch.stack([labels.main_type, labels.main_direction], dim=1)[is_single]
+    numbers = labels.only_distortion[is_single]
+    assert (numbers >= 0).all()
+    assert len(numbers.unique()) == len(pairs.unique(dim=0))
+    assert len(numbers.unique()) == len(torch.column_stack([numbers, pairs]).unique(dim=0))
+
+
 def test_flip_and_cutmix_change_no_other_draw(crops):
     plain = DistortedImageDataset(crops).labels
     changed = DistortedImageDataset(crops, flip=True, cutmix=True).labels

@@ -157,7 +157,8 @@ def compute_losses(
         loss = loss + config["cluster_loss_weight"] * terms["cluster_loss"]
     types = dataset.labels.main_type[indices].to(images.device)
     if recipe["rank_loss_weight"] > 0:
-        terms["rank_loss"] = rank_loss(output.quality, quality, types)
+        distortions = dataset.labels.only_distortion[indices].to(images.device)
+        terms["rank_loss"] = rank_loss(output.quality, quality, distortions)
         loss = loss + recipe["rank_loss_weight"] * terms["rank_loss"]
     if output.type_logits is not None:
         terms["type_loss"] = type_loss(output.type_logits, types)

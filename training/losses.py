@@ -1,6 +1,7 @@
 """The terms of the training loss:
 
-loss = quality_loss + cluster_loss_weight × cluster_loss + type_loss_weight × type_loss
+loss = quality_loss + cluster_loss_weight × cluster_loss + rank_loss_weight × rank_loss
+       + type_loss_weight × type_loss
 
 A variant is a function of the same arguments, added to QUALITY_LOSSES or CLUSTER_LOSSES.
 """
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from models.mixture import Mixture
-from utils.distributed import all_reduce_sum
+from utils.distributed import all_reduce_sum, gather_with_gradient
 
 CLUSTER_STRENGTH = 0.1  # keeps the pull to clusters gentler than what the labels teach
 SHARPNESS = 4  # the power of the posteriors that are assigned
@@ -76,18 +77,23 @@ def type_loss(type_logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(type_logits, types)
 
 
-def rank_loss(predicted: torch.Tensor, quality: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
-    """Compare all pairs of a batch, of predicted and true quality (B,) in 0–100 and types (B,).
+def rank_loss(
+    predicted: torch.Tensor, quality: torch.Tensor, distortions: torch.Tensor
+) -> torch.Tensor:
+    """Compare all pairs of a batch, of predicted and true quality (B,) in 0–100.
 
     It is the mean over pairs of −p̂ log p − (1 − p̂) log (1 − p), where p is the logistic of the
     predicted difference divided by 10 points. The probability p̂ that the first of a pair is better
-    is 1 or 0 for two levels of one type, which is a fact, and else the logistic of the true
-    difference (after Burges et al., "Learning to rank using gradient descent", ICML 2005).
+    is the logistic of the true difference (after Burges et al., "Learning to rank using gradient
+    descent", ICML 2005). Where two images have the same distortion, the lower level is better for
+    a fact: p̂ is 1 or 0. distortions (B,) int64: equal numbers for the same type and direction, and
+    −1 for several at once. Several processes compare the whole batch.
     """
+    predicted, quality, distortions = map(gather_with_gradient, (predicted, quality, distortions))
     first, second = torch.triu_indices(len(quality), len(quality), 1, device=quality.device)
     difference = (quality[first] - quality[second]) / RANK_SCALE
-    same_type = types[first] == types[second]
-    probability = torch.where(same_type, (difference > 0).float(), difference.sigmoid())
+    is_fact = (distortions[first] == distortions[second]) & (distortions[first] >= 0)
+    probability = torch.where(is_fact, (difference > 0).float(), difference.sigmoid())
     logit = (predicted[first] - predicted[second]) / RANK_SCALE
     is_told = difference != 0
     losses = F.binary_cross_entropy_with_logits(logit, probability, reduction="none")

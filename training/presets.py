@@ -37,7 +37,7 @@ def preset_named(argv: Sequence[str] | None) -> str | None:
 
     It is asked before the whole line is read, because it changes the defaults of other flags.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--preset")
     try:
         name = parser.parse_known_args(argv)[0].preset

@@ -153,6 +153,19 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     return _AllReduceSum.apply(values) if get_world_size() > 1 else values
 
 
+def gather_with_gradient(values: torch.Tensor) -> torch.Tensor:
+    """Put together the values (N, …) of all processes, in each; gradients go back to their own."""
+    if get_world_size() == 1:
+        return values
+    counts = torch.zeros(get_world_size(), dtype=torch.int64, device=values.device)
+    counts[get_rank()] = len(values)
+    counts = all_reduce_sum(counts)
+    start = int(counts[: get_rank()].sum())
+    padded = values.new_zeros(int(counts.sum()), *values.shape[1:])
+    padded[start : start + len(values)] = values
+    return all_reduce_sum(padded)
+
+
 def shard_indices(count: int) -> torch.Tensor:
     """Return which of 0 … count − 1 this process predicts: a piece of them, in order."""
     return torch.arange(count).tensor_split(get_world_size())[get_rank()]

@@ -97,11 +97,12 @@ def test_a_sure_image_stays_even_in_a_small_component(share):
     assert assignment[0, 0] > 0.9
 
 
-def rank(predicted, quality, types):
-    return rank_loss(torch.tensor(predicted), torch.tensor(quality), torch.tensor(types)).item()
+def rank(predicted, quality, distortions):
+    values = (predicted, quality, distortions)
+    return rank_loss(*map(torch.tensor, values)).item()
 
 
-def test_a_pair_of_one_type_has_one_order():
+def test_a_pair_of_one_distortion_has_one_order():
     """The better one is surely better, however close the two are."""
     order_kept = rank([70.0, 50.0], [61.0, 60.0], [0, 0])
     order_turned = rank([50.0, 70.0], [61.0, 60.0], [0, 0])
@@ -110,9 +111,11 @@ def test_a_pair_of_one_type_has_one_order():
     assert order_turned == pytest.approx(math.log1p(math.exp(2)), rel=1e-5)
 
 
-def test_a_pair_across_types_is_best_at_its_difference():
+@pytest.mark.parametrize("distortions", ([0, 1], [-1, -1]))
+def test_another_pair_is_best_at_its_difference(distortions):
     """Of predictions, the true difference costs least; a larger one costs more."""
-    losses = [rank([50.0 + d, 50.0], [60.0, 50.0], [0, 1]) for d in (0.0, 5.0, 10.0, 15.0, 40.0)]
+    predictions = [[50.0 + d, 50.0] for d in (0.0, 5.0, 10.0, 15.0, 40.0)]
+    losses = [rank(predicted, [60.0, 50.0], distortions) for predicted in predictions]
 
     assert min(losses) == losses[2]
 

@@ -34,6 +34,14 @@ def test_a_typed_flag_wins(order):
     assert args.image_size == PRESETS["photographs"].flags["image_size"]
 
 
+def test_a_flags_beginning_names_a_preset_too():
+    """As argparse takes it; half a preset, such as its recipe alone, would be a trap."""
+    args = script.parse_args([*REQUIRED, "--pres", "photographs"])
+
+    assert args.preset == "photographs"
+    assert args.image_size == PRESETS["photographs"].flags["image_size"]
+
+
 def test_without_a_preset_the_defaults_stay():
     args = script.parse_args(REQUIRED)
 

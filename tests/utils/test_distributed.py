@@ -180,7 +180,7 @@ def gradients_of_the_first_step(folder):
         patch.object(script, "create_state", create_state),
         contextlib.suppress(StopTraining),
     ):
-        script.main(args)
+        script.main(args, recipe=Recipe(rank_loss_weight=0.2))
     return gradients
 
 
@@ -222,7 +222,7 @@ def train_by_small_steps(folder, name):
         patch.object(script, "refit", refit),
         patch.object(loop, "cluster_measures", measure),
     ):
-        script.main(args, recipe=Recipe(optimizer="gradient descent"))
+        script.main(args, recipe=Recipe(optimizer="gradient descent", rank_loss_weight=0.2))
     return mixtures, clusters
 
 
