@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
     print("\n".join(["", *measure_lines(measured), "", *type_lines(opinions, measured)]))
     if args.output:
         numbers = {**describe_choice(args, paths), "opinions": opinions, "runs": measured}
-        write_numbers(args.output, folders, numbers)
+        write_numbers(args.output, folders, numbers, runs[0].device)
 
 
 def predict_cells(

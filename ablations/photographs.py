@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from benchmarks.timing import result_header
-from evaluation.evaluate import unseen_part
+from evaluation.evaluate import native_crops, unseen_part
 from models import Run
 from references.folders import list_files, part_of
 from references.reading import read_photograph
-from references.sources import BUILTIN, resolve_source
+from references.sources import BUILTIN, file_digest, resolve_source
 from utils.cli import int_in_range
 from utils.errors import UserError
 from utils.files import write_json
@@ -53,8 +53,21 @@ def choose_photographs(runs: Sequence[Run], references: str, count: int) -> list
     part, data_seed = parts.pop()
     listing = list_files(Path(source))
     names = part_of(listing, part, data_seed).names
-    order = permutation(len(names), SPLITS.index("test"))
-    return [listing.folder / names[i] for i in order[:count].tolist()]
+    chosen: list[Path] = []
+    for i in permutation(len(names), SPLITS.index("test")).tolist():
+        path = listing.folder / names[i]
+        if len(chosen) < count and not any(has_seen(run, path) for run in runs):
+            chosen.append(path)
+    if not chosen:
+        raise UserError(f"--references {references}: expected photographs that no run has seen")
+    return chosen
+
+
+def has_seen(run: Run, path: Path) -> bool:
+    """Tell whether a run was trained or validated on the image of this file."""
+    config = run.config
+    digest = file_digest(path, config["image_size"], native_crops(config))
+    return digest in run.reference_digests
 
 
 def load_photograph(path: Path, working_size: int) -> torch.Tensor:
@@ -77,9 +90,9 @@ def write_numbers(
     path: str | Path,
     experiments: Sequence[Path],
     numbers: dict[str, Any],
-    device: torch.device | str = "cpu",
+    device: torch.device | str,
 ) -> None:
-    """Write a measurement of these runs to a JSON file, and print the file's path."""
+    """Write a measurement of these runs on a device to a JSON file, and print the file's path."""
     about = {"experiments": [folder.name for folder in experiments]}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**result_header(device), **about, **numbers})

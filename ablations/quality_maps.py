@@ -24,6 +24,7 @@ from evaluation.map_figure import plot_quality_maps
 from evaluation.report import spread
 from models import Run, load_run
 from references.photos import PHOTOS, load_photo, photos_of_split
+from references.reading import shrink
 from references.sources import resolve_source
 from utils.cli import int_in_range, make_parser, run_script
 from utils.drawing import default_style, save_figure
@@ -33,7 +34,6 @@ from utils.runs import find_run
 TYPES = ("gaussian_blur", "gaussian_noise", "jpeg_compression", "pixelation")
 LEVELS = (0.6, 0.8, 1.0)
 SHAPES = ("half", "quarter", "disc")
-WORKING_SIZE = 512  # pixels: shorter side of a photograph at most, where a run does not say it
 EVERY = 4  # of so many rows and columns of pixels, one is counted
 
 
@@ -65,8 +65,8 @@ def main(args: argparse.Namespace) -> None:
     """Measure maps and print a table, or draw some."""
     folders = [find_run(text) for text in args.experiment]
     runs = [load_run(folder, device=args.device) for folder in folders]
-    for run in runs:
-        check_types(run)
+    for run, folder in zip(runs, folders):
+        check_types(run, folder.name)
     photographs = held_out_photographs(runs, args.references, args.images)
     if args.gallery:
         draw_gallery(runs[0], photographs, args.seed, args.gallery)
@@ -75,32 +75,32 @@ def main(args: argparse.Namespace) -> None:
     print("\n".join(summarize(measured)))
     if args.output:
         numbers = {"photographs": len(photographs), "seed": args.seed, "runs": measured}
-        write_numbers(args.output, folders, numbers, runs[0].mixture.means.device)
+        write_numbers(args.output, folders, numbers, runs[0].device)
 
 
-def check_types(run: Run) -> None:
-    """Raise UserError for a run that was not trained on these types."""
+def check_types(run: Run, name: str) -> None:
+    """Raise UserError, with the run's name, where it was not trained on these types."""
     missing = sorted(set(TYPES) - set(run.config["types"]))
     if missing:
         raise UserError(
-            f"the run was not trained on {', '.join(missing)}, which maps are measured with; "
-            "give --experiment another run"
+            f"--experiment {name}: the run was not trained on {', '.join(missing)}, which maps are "
+            "measured with; give another run"
         )
 
 
 def held_out_photographs(runs: Sequence[Run], references: str, count: int) -> list[np.ndarray]:
     """Return at most so many photographs (H, W, 3) uint8 that no run was trained on.
 
-    Their shorter side is no longer than the runs' photographs had in training.
+    Their shorter side is the runs' working size at most.
     """
+    working_size = min(run.config["working_size"] for run in runs)
     source, _ = resolve_source(references, "data")
     if source == "photos":
         chosen = set(range(len(PHOTOS)))
         for run in runs:
             if run.config["references"] == "photos":
                 chosen &= set(photos_of_split("test", run.config["data_seed"]))
-        return [np.asarray(load_photo(i)) for i in sorted(chosen)][:count]
-    working_size = min(run.config.get("working_size", WORKING_SIZE) for run in runs)
+        return [shrink(load_photo(i), working_size) for i in sorted(chosen)[:count]]
     paths = choose_photographs(runs, references, count)
     return [load_photograph(path, working_size).numpy() for path in paths]
 

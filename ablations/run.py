@@ -124,6 +124,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for flag, own_flag in FLAGS_SET_HERE.items():
         if f"--{flag}" in typed:
             parser.error(f"--flags: ablations.run sets --{flag} itself, by --{own_flag}")
+    if "--preset" in typed:
+        parser.error("--flags: ablations set the recipe, so give a preset's flags in place of it")
     if args.quick:
         vars(args).update(QUICK, flags=f"{QUICK_FLAGS} {args.flags}")
     args.seeds = list(dict.fromkeys(args.seeds))

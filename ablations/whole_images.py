@@ -10,6 +10,7 @@ as seeds, give mean ± std.
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from evaluation.metrics import rmse, srcc
 from evaluation.report import spread
 from models import Run, load_run
 from utils.cli import make_parser, run_script
+from utils.errors import UserError
 from utils.rng import fold_in
 from utils.runs import find_run
 
@@ -66,6 +68,7 @@ def main(args: argparse.Namespace) -> None:
     """Score every distorted photograph, and print the tables."""
     folders = [find_run(text) for text in args.experiment]
     runs = [load_run(folder) for folder in folders]
+    check_equal_types(runs, folders)
     paths = choose_photographs(runs, args.references, args.images)
     photographs = [load_photograph(path, args.working_size) for path in paths]
     measured = [measure(*predict_levels(run, photographs)) for run in runs]
@@ -73,7 +76,17 @@ def main(args: argparse.Namespace) -> None:
     print("\n".join(["", *measure_lines(measured), "", *level_lines(measured)]))
     if args.output:
         numbers = {**describe_choice(args, paths), "runs": measured}
-        write_numbers(args.output, folders, numbers)
+        write_numbers(args.output, folders, numbers, runs[0].device)
+
+
+def check_equal_types(runs: Sequence[Run], folders: Sequence[Path]) -> None:
+    """Raise UserError where runs were trained on different types."""
+    for run, folder in zip(runs, folders):
+        if run.config["types"] != runs[0].config["types"]:
+            raise UserError(
+                f"--experiment {folder.name}: it was trained on other types than "
+                f"{folders[0].name}; measure runs of equal types together"
+            )
 
 
 def predict_levels(run: Run, photographs: Sequence[torch.Tensor]) -> tuple[np.ndarray, list[Row]]:

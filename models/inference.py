@@ -34,7 +34,7 @@ class Predictions(NamedTuple):
     """What a run says of N images, with K clusters and T types.
 
     `unknown` is False for all images of a run that was interrupted. An image of several tiles is
-    judged by their mean, so it is flagged less often.
+    judged by a mean of theirs, so it is flagged less often.
     """
 
     qualities: np.ndarray  # (N,) in 0–100, higher is better
@@ -62,6 +62,11 @@ class Run:
         self.epoch: int = checkpoint["epoch"]
         self.reference_digests: tuple[str, ...] = checkpoint["reference_digests"]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
     def predict(self, images: torch.Tensor | np.ndarray | list[Image.Image]) -> Predictions:
         """Score images: uint8 (B, 3, H, W), or a list of PIL images. Sides are 8 pixels or more.
 
@@ -78,8 +83,14 @@ class Run:
 
         The network averages what it sees over an image before its heads read it. Here they read
         each place alone. Memory does not grow with the image, but for the map itself. Raises
-        ValueError for images of another kind.
+        ValueError for images of another kind, and UserError for a network whose heads read more
+        than such means.
         """
+        if self.model.feature_count() != self.model.channels:
+            raise UserError(
+                f"network {self.config['recipe']['network']!r} has no quality map, because its "
+                "heads read more than means over an image; expected 'plain'"
+            )
         images = _checked(_to_single(image))
         height, width = images.shape[2:]
         qualities, type_probabilities = self._answer_cells(images)
@@ -133,13 +144,12 @@ class Run:
 
         Where tiles show a local distortion, it is the mean of these tiles, if its quality is lower.
         """
-        device = next(self.model.parameters()).device
-        size = (len(images), self.config["embedding_dim"], device)
+        size = (len(images), self.config["embedding_dim"], self.device)
         everywhere, at_faults = WeightedMean(*size), WeightedMean(*size)
         for tiles in groups:
             tiles_at_once = BATCH_PIXELS // (tiles.height * tiles.width * len(images))
             for some in split_tiles(tiles, max(1, tiles_at_once)):
-                pixels = cut(images, some).to(device)
+                pixels = cut(images, some).to(self.device)
                 weights = weigh(pixels)
                 embeddings = self._embed(pixels)
                 everywhere.add(embeddings, weights)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 
 # Tiles begin at multiples of so many pixels, because JPEG codes an image in blocks that do. In
-# training, blocks begin at an image's corner, and the network knows them in no other place.
+# training on whole scenes, blocks begin at an image's corner, and the network knows them in no
+# other place.
 ALIGNMENT = 16
 FLAT_WEIGHT = 1.0  # of a tile without detail, as of a mean gradient of so many grey levels a pixel
 

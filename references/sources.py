@@ -131,8 +131,8 @@ def load_training_references(
     if source == "photos":
         if train_samples == ALL:
             raise UserError(
-                "--train_samples all is for a folder of photographs; the bundled ones give as many "
-                "crops as you say"
+                "--train_samples all is for a folder of images; the bundled photographs give as "
+                "many crops as you say: --train_samples 500"
             )
         crop = partial(
             _photo_references, side=image_size, data_seed=data_seed, seed=data_seed, crops=crops
@@ -176,7 +176,7 @@ def load_test_references(
 
     part: 'held_out', the source's test images, or 'all' of a folder's. Images whose digests are in
     `exclude` are left out. data_seed splits a source that has no split of its own; seed decides
-    which of the images are taken. crops is what it is for training.
+    which of the images are taken, where there are more. crops is what it is for training.
     """
     if part == "all" and source in BUILTIN:
         raise UserError(f"--test_part all is for a folder; {source} has test images of its own")
@@ -389,16 +389,10 @@ def _folder_pool(path, part_name, image_size, data_seed, cache_dir, crops):
     part = part_of(listing, part_name, data_seed)
 
     def read_file(name):
-        if crops is None:
-            return read_image(folder / name, image_size)
-        return read_photograph(folder / name, crops.working_size)
+        return _read_pixels(folder / name, image_size, crops)
 
     def read_candidate(name):
-        image, reason = read_file(name)
-        reason = reason or too_small(image.shape[:2], image_size)
-        if reason:
-            return _Candidate(name, reason=reason)
-        return _Candidate(name, image=image, digest=pixel_digest(image))
+        return _read_candidate(folder, name, image_size, crops)
 
     def look_up_candidate(name):
         digest, reason = packed.look_up(name)
@@ -428,10 +422,31 @@ def _folder_pool(path, part_name, image_size, data_seed, cache_dir, crops):
     return make_pool(look_up_candidate, packed=packed)
 
 
+def file_digest(path: Path, image_size: int, crops: NativeCrops | None) -> str | None:
+    """Return the digest that a run knows a file's image by, or None where it cannot be used."""
+    return _read_candidate(path.parent, path.name, image_size, crops).digest
+
+
+def _read_candidate(folder, name, image_size, crops):
+    image, reason = _read_pixels(folder / name, image_size, crops)
+    reason = reason or too_small(image.shape[:2], image_size)
+    if reason:
+        return _Candidate(name, reason=reason)
+    return _Candidate(name, image=image, digest=pixel_digest(image))
+
+
+def _read_pixels(path, image_size, crops):
+    """Return (the image of a reference, or of the photograph of one, "") or (None, a reason)."""
+    if crops is None:
+        return read_image(path, image_size)
+    return read_photograph(path, crops.working_size)
+
+
 def _cifar10_pool(split, image_size, data_root, crops):
     if crops is not None:
         raise UserError(
-            "--crop native is for photographs; CIFAR-10's images are taken whole, so leave it out"
+            "crops at their own scale are of photographs, and CIFAR-10's images are taken whole; "
+            "give a folder by --references, or --crop whole without a preset"
         )
     arrays = _load_cifar10(data_root, split)
     if image_size > arrays.shape[1]:

@@ -36,18 +36,30 @@ def test_a_folder_that_no_run_has_seen_is_used_whole(tmp_path):
     assert names([run_of(), run_of()], tmp_path) == ["000.png", "001.png", "002.png"]
 
 
-@pytest.mark.parametrize("has_moved", (False, True))
-def test_images_that_a_run_was_trained_on_are_left_out(tmp_path, has_moved):
+@pytest.mark.parametrize(
+    ("has_moved", "added"), ((False, 0), (True, 0), (True, 10)), ids=("same", "moved", "extended")
+)
+def test_images_that_a_run_was_trained_on_are_left_out(tmp_path, has_moved, added):
     """Of a folder without parts, which a run knows by its pixels too."""
     write_images(tmp_path, 20)
     train, val = load_training_references(str(tmp_path), 12, 4, 16, "none", 0)
     digests = (*train.digests, *val.digests)
     run = run_of("elsewhere" if has_moved else tmp_path, digests)
+    write_images(tmp_path, added, start=100)
 
     chosen = names([run], tmp_path)
 
-    assert len(chosen) == 4
+    assert 0 < len(chosen) <= 4 + added
     assert not set(chosen) & {*train.names, *val.names}
+
+
+def test_a_folder_of_seen_images_alone_is_refused(tmp_path):
+    write_images(tmp_path / "train", 6)
+    write_images(tmp_path / "test", 6)  # the same images
+    train, val = load_training_references(str(tmp_path), 4, 2, 16, "none", 0)
+
+    with pytest.raises(UserError, match="expected photographs that no run has seen"):
+        names([run_of(tmp_path, (*train.digests, *val.digests))], tmp_path)
 
 
 def test_runs_that_know_different_images_are_refused(tmp_path):

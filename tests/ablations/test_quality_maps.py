@@ -18,7 +18,13 @@ SHARES = {"half": (0.49, 0.51), "quarter": (0.24, 0.26), "disc": (0.12, 0.3)}
 @pytest.fixture(scope="module")
 def run():
     """A run with random weights, trained on the bundled photographs by its word."""
-    config = {**CONFIG, "types": list(TYPES), "data_seed": 0, "references": "photos"}
+    config = {
+        **CONFIG,
+        "types": list(TYPES),
+        "data_seed": 0,
+        "references": "photos",
+        "working_size": 512,
+    }
     model, mixture = build(config)
     return Run(model, mixture, {"config": config, "reference_digests": [], "epoch": 0})
 
@@ -68,7 +74,7 @@ def test_a_run_without_the_types_is_refused():
     run = Run(model, mixture, {"config": CONFIG, "reference_digests": [], "epoch": 0})
 
     with pytest.raises(UserError, match="not trained on gaussian_noise, jpeg_compression"):
-        quality_maps.check_types(run)
+        quality_maps.check_types(run, "name")
 
 
 def test_no_photograph_of_training_is_measured(run):

@@ -195,6 +195,7 @@ def test_a_run_tested_otherwise_is_tested_again(quick):
         ("--name a/b", "leave out slashes"),
         ("--against main", "--against 'main' is no ablation"),
         ("--flags=--seed=5", "ablations.run sets --seed itself, by --seeds"),
+        ("--flags=--preset=photographs", "ablations set the recipe, so give a preset's flags"),
         ("--ablations both nothing", "'nothing' is no ablation or group of ablations"),
     ],
 )

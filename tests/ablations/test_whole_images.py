@@ -1,11 +1,23 @@
 """Whole photographs at every level: what is scored, and what is made of the scores."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import torch
 
-from ablations.whole_images import Row, distort_at_levels, level_lines, measure, measure_lines
+from ablations.whole_images import (
+    Row,
+    check_equal_types,
+    distort_at_levels,
+    level_lines,
+    measure,
+    measure_lines,
+)
 from distortions.registry import LEVELS, quality_of
 from tests.helpers import photo_pieces
+from utils.errors import UserError
 from utils.rng import fold_in
 
 TRUE = np.array([quality_of("gaussian_blur", level) for level in LEVELS[1:]])
@@ -69,3 +81,10 @@ def test_directions_are_drawn_alike():
     again = distort_at_levels(photograph, "motion_blur", 1, key=fold_in(5))
 
     assert torch.equal(first, again)
+
+
+def test_runs_of_other_types_are_not_measured_together():
+    runs = [SimpleNamespace(config={"types": [name]}) for name in ("rain", "rain", "fog")]
+
+    with pytest.raises(UserError, match="--experiment c: it was trained on other types than a"):
+        check_equal_types(runs, [Path("runs/a"), Path("runs/b"), Path("runs/c")])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+import ablations.networks
 from models import blocks
 from models.blocks import blocks_of
 from models.inference import Run, build, feature_map, forward
@@ -54,6 +55,19 @@ def noise_finder():
         finder.model.quality_head.weight.copy_(weight)
         finder.model.quality_head.bias.copy_(-(weight @ center))
     return finder
+
+
+@pytest.mark.parametrize("network", ablations.networks.NETWORKS)
+def test_a_network_whose_heads_read_more_than_means_says_so(network):
+    recipe = {**CONFIG["recipe"], "network": network}
+    run = make_run(recipe=recipe)
+    image = make_pixels(40, 60, 3)
+
+    if network == "plain":
+        assert run.quality_map(image).quality.shape == (40, 60)
+    else:
+        with pytest.raises(UserError, match=f"network '{network}' has no quality map"):
+            run.quality_map(image)
 
 
 @settings(max_examples=10, deadline=None)
