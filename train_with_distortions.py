@@ -438,6 +438,12 @@ def resolve_crops(args: argparse.Namespace, source: str) -> NativeCrops | None:
     crops = NativeCrops(args.working_size)
     if per_reference != "auto":
         crops = NativeCrops(args.working_size, per_reference)
+    if source == "photos":
+        print(
+            f"crop: native, of {args.image_size} pixels; of the bundled photographs, "
+            f"--train_samples and --val_samples count crops ({reason})"
+        )
+        return crops
     print(
         f"crop: native, {crops.per_reference} of {args.image_size} pixels from each photograph, "
         f"whose shorter side is at most {args.working_size} ({reason})"

@@ -55,13 +55,21 @@ def int_in_range(low: int, high: int | None = None) -> Callable[[str], int]:
 
 def int_or_auto(low: int) -> Callable[[str], int | str]:
     """Return a flag's type: 'auto', or a whole number of low or more."""
-    parse_number = int_in_range(low)
-    return lambda text: text if text == "auto" else parse_number(text)
+    return lambda text: _word_or_number(text, "auto", low)
 
 
 def int_or_all(text: str) -> int | str:
     """Read a flag's value: 'all', or a whole number of 1 or more."""
-    return text if text == "all" else int_in_range(1)(text)
+    return _word_or_number(text, "all", 1)
+
+
+def _word_or_number(text, word, low):
+    if text == word:
+        return text
+    try:
+        return int_in_range(low)(text)
+    except argparse.ArgumentTypeError as problem:
+        raise argparse.ArgumentTypeError(f"{problem}, or {word!r}") from None
 
 
 def float_in_range(low: float, high: float | None = None) -> Callable[[str], float]:

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from utils import cli
-from utils.cli import HelpFormatter, float_in_range, int_in_range, int_or_auto, run_script
+from utils.cli import (
+    HelpFormatter,
+    float_in_range,
+    int_in_range,
+    int_or_all,
+    int_or_auto,
+    run_script,
+)
 from utils.errors import Failed, UserError
 
 ENDING_SIGNALS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
@@ -20,6 +27,8 @@ ENDING_SIGNALS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP")
     "parse, text, message",
     (
         (int_in_range(1), "0", "'0' is not a whole number of 1 or more"),
+        (int_or_all, "alle", "'alle' is not a whole number of 1 or more, or 'all'"),
+        (int_or_auto(4), "3", "'3' is not a whole number of 4 or more, or 'auto'"),
         (int_in_range(1), "2.5", "'2.5' is not a whole number"),
         (int_in_range(2, 512), "600", "'600' is not a whole number from 2 to 512"),
         (int_or_auto(2), "1", "'1' is not a whole number of 2 or more"),
