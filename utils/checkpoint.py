@@ -151,7 +151,12 @@ def convert_config(config: dict[str, Any]) -> dict[str, Any]:
     A recipe's part that is not there is what it was before it could be chosen.
     """
     recipe = {**_FORMAT_3_RECIPE, **_FORMAT_4_RECIPE, **config.get("recipe", {})}
-    earlier = {"preset": None, "crop": "whole", "working_size": 512, "crops_per_reference": 1}
+    earlier: dict[str, Any] = {
+        "preset": None,
+        "crop": "whole",
+        "working_size": 512,
+        "crops_per_reference": 1,
+    }
     types = config.get("types", ())
     earlier["local_types"] = [name for name in types if name in _FORMAT_4_LOCAL_TYPES]
     return {"git_commit": None, **earlier, **config, "recipe": recipe}
