@@ -194,6 +194,7 @@ def mean_auroc(rows: list[dict[str, Any]], values: dict[str, Any]) -> float:
 def draw_gallery(run: Run, photographs: list[np.ndarray], seed: int, path: str) -> None:
     """Draw a case of each photograph, with a type, level and shape of its own."""
     images = []
+    regions = []
     captions = []
     maps = []
     for i, photograph in enumerate(tqdm(photographs, desc="maps", unit="image", leave=False)):
@@ -202,10 +203,11 @@ def draw_gallery(run: Run, photographs: list[np.ndarray], seed: int, path: str) 
         level = LEVELS[(i + 1) % len(LEVELS)]
         case = distort_part(photograph, name, level, shape, np.random.default_rng((seed, i)))
         images.append(case.image)
+        regions.append(case.is_distorted)
         maps.append(run.quality_map(case.image))
         captions.append(f"{name.replace('_', ' ')}, level {level}, in a {shape}")
     with default_style():
-        figure = plot_quality_maps(images, maps, captions)
+        figure = plot_quality_maps(images, maps, captions, regions=regions)
     save_figure(figure, path)
     print(path)
 

@@ -13,6 +13,7 @@ from PIL import Image
 from distortions.figures import show_image, type_colors
 from models.quality_map import QualityMap, interpolate
 from utils.drawing import set_titles, shorten
+from utils.errors import UserError
 from utils.images import to_rgb as to_rgb_image
 
 LOW_QUALITY = 60  # below this a place's distortion is named
@@ -32,7 +33,7 @@ def plot_quality_map(
 
     Quality and distortion are laid over the image in pale grey. A distortion is drawn where quality
     is below LOW_QUALITY and no class has a larger probability, pristine included; without a type
-    head this panel is left out.
+    head this panel is left out. Raises UserError where the map is of another image.
     """
     return plot_quality_maps([image], [quality_map], ["the image"], title)
 
@@ -42,8 +43,13 @@ def plot_quality_maps(
     quality_maps: Sequence[QualityMap],
     captions: Sequence[str],
     title: str = TITLE,
+    regions: Sequence[np.ndarray] = (),
 ) -> Figure:
-    """Draw images as plot_quality_map does, one below the other, with a caption each."""
+    """Draw images as plot_quality_map does, one below the other, with a caption each.
+
+    regions: (H, W) bool of each image, whose outlines are drawn in it and in its map; none by
+    default.
+    """
     has_types = quality_maps[0].type_probabilities.size > 0
     shapes = [quality_map.quality.shape for quality_map in quality_maps]
     heights = [PANEL_WIDTH * height / width for height, width in shapes]
@@ -56,6 +62,9 @@ def plot_quality_maps(
     axes = figure.subplots(len(images), panels, squeeze=False, height_ratios=heights)
     for row, image, quality_map, caption in zip(axes, images, quality_maps, captions):
         _draw_row(row, image, quality_map, caption)
+    for row, region in zip(axes, regions):
+        for axis in row[:2]:
+            axis.contour(_thinned(region), [0.5], colors="white", linestyles="dashed", linewidths=1)
     scale = ScalarMappable(Normalize(0, 100), _COLOR_MAP)
     everywhere = list(axes.ravel())
     bar = figure.colorbar(
@@ -70,9 +79,15 @@ def plot_quality_maps(
 def _draw_row(axes, image, quality_map, caption):
     """Draw an image, its quality and, on a third axis, its distortions."""
     pixels = np.asarray(to_rgb_image(image) if isinstance(image, Image.Image) else image)
-    every = -(-max(pixels.shape) // MOST_PIXELS)
-    pixels = pixels[::every, ::every]
-    quality = quality_map.quality[::every, ::every]
+    if pixels.shape != (*quality_map.quality.shape, 3):
+        height, width = quality_map.quality.shape
+        raise UserError(
+            f"expected the image that the map was made of, {width}×{height} pixels, "
+            f"got {type(image).__name__} {pixels.shape}"
+        )
+    every = _step(pixels)
+    pixels = _thinned(pixels)
+    quality = _thinned(quality_map.quality)
     grey = 0.35 + 0.65 * (pixels @ _LUMA) / 255
     show_image(axes[0], pixels, caption)
     scores = matplotlib.colormaps[_COLOR_MAP](quality / 100)[..., :3]
@@ -83,6 +98,8 @@ def _draw_row(axes, image, quality_map, caption):
         colors = type_colors(quality_map.types)
         painted = _paint(grey, found, list(colors.values()))
         show_image(axes[2], painted, f"distortion where quality is below {LOW_QUALITY}")
+        for i in np.unique(found[found >= 0]):  # noise's own grey is hard to see on grey
+            axes[2].contour(found == i, [0.5], colors="black", linewidths=0.6)
         _add_legend(axes[2], found, colors)
 
 
@@ -116,6 +133,17 @@ def _paint(grey, found, colors):
     for i, color in enumerate(colors):
         over[found == i] = to_rgb(color)
     return _lay_over(grey, over)
+
+
+def _step(pixels):
+    """Return n where every n-th row and column is drawn."""
+    return -(-max(pixels.shape[:2]) // MOST_PIXELS)
+
+
+def _thinned(pixels):
+    """Return every n-th row and column of an image's pixels, or of a map of them."""
+    every = _step(pixels)
+    return pixels[::every, ::every]
 
 
 def _add_legend(axis, found, colors):

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.contour import QuadContourSet
 from PIL import Image
 
 from distortions.figures import type_colors
 from evaluation import map_figure
-from evaluation.map_figure import find_types, plot_quality_map
+from evaluation.map_figure import find_types, plot_quality_map, plot_quality_maps
 from models.quality_map import QualityMap
+from utils.errors import UserError
 
 TYPES = ("gaussian_blur", "gaussian_noise")
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
@@ -49,6 +51,27 @@ def test_the_legend_has_each_distortion_in_its_colour():
     colors = [to_hex(patch.get_facecolor()) for patch in legend.get_patches()]
     assert texts == ["gaussian noise, 33%", "gaussian blur, 18%"]
     assert colors == list(type_colors(reversed(TYPES)).values())
+
+
+@pytest.mark.parametrize("image", ("photo.jpg", IMAGE[:40], Image.fromarray(IMAGE[:, :40])))
+def test_another_image_than_the_maps_is_refused(image):
+    with pytest.raises(UserError, match="expected the image that the map was made of, 96×64"):
+        plot_quality_map(image, make_map(30, LEFT_IS_BLURRED))
+
+
+def test_a_regions_outline_is_drawn_over_image_and_map():
+    region = np.zeros((64, 96), bool)
+    region[16:48, 24:72] = True
+    answer = make_map(90, LEFT_IS_BLURRED)  # nothing is named, so that nothing else is outlined
+
+    figure = plot_quality_maps([IMAGE], [answer], ["a part"], regions=[region])
+
+    for axis, count in zip(figure.axes[:3], (1, 1, 0)):
+        outlines = [set_ for set_ in axis.collections if isinstance(set_, QuadContourSet)]
+        assert len(outlines) == count
+        for outline in outlines:
+            (left, top), (right, bottom) = outline.get_paths()[0].get_extents().get_points()
+            assert (left, top, right, bottom) == pytest.approx((24, 16, 71, 47), abs=1)
 
 
 def test_the_scale_is_the_same_in_every_figure():
