@@ -60,9 +60,9 @@ WELL_ORDERED = 0.7  # SRCC inside a type from which it counts
 TITLES = {
     "srcc": "SRCC, all 125 cells",
     "plcc": "PLCC, all 125 cells",
-    "srcc_known": "SRCC, 44 cells of the default eight",
-    "plcc_known": "PLCC, 44 cells of the default eight",
-    "well_ordered": f"types with SRCC of {WELL_ORDERED} or more inside, of 23",
+    "srcc_known": "SRCC, 44 cells: levels 1–4 of the 11 types that the default eight have too",
+    "plcc_known": "PLCC, the same 44 cells",
+    "well_ordered": f"types with SRCC of {WELL_ORDERED} or more inside, of the 23 of one direction",
     "pristine": "mean predicted quality of pristine photographs",
 }
 ONE_DIGIT = ("well_ordered", "pristine")
@@ -166,9 +166,10 @@ def type_lines(
         of_runs = [run["by_type"][name] for run in measured]
         means = np.mean([row["predicted"] for row in of_runs], axis=0)
         cells = [f"{opinion:.2f}: {mean:.0f}" for opinion, mean in zip(opinions[name], means)]
-        rows.append([name, spread([row["srcc"] for row in of_runs], 2), *cells])
+        srccs = [row["srcc"] for row in of_runs]
+        rows.append([f"kadid_{name}", spread(srccs, 2), *cells])
     levels = [f"level {level}" for level in KADID_LEVELS]
-    return markdown(["opinion: predicted", "SRCC inside", *levels], rows)
+    return markdown(["opinion 1–5: prediction 0–100", "SRCC inside", *levels], rows)
 
 
 if __name__ == "__main__":

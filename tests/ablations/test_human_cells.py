@@ -107,7 +107,7 @@ def test_several_runs_give_mean_and_deviation():
         [first, second]
     )
     assert type_lines(OPINIONS, [first, second])[2].startswith(
-        "| gaussian_blur | 1.00 ± 0.00 | 4.50: 97 | 3.90: 83 |"
+        "| kadid_gaussian_blur | 1.00 ± 0.00 | 4.50: 97 | 3.90: 83 |"
     )
 
 
