@@ -16,6 +16,7 @@ if __name__ == "__main__":
     explain_import_errors()  # of the imports below, which take seconds
 
 import argparse
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -119,6 +120,7 @@ def main(args: argparse.Namespace) -> None:
 
     # ------------------------------------------------------------------------------------ write
     folder = Path(args.experiment) / "visualizations"
+    tell_what_is_replaced(folder, test)
     metrics["figures"] = []
     with tempfile.TemporaryDirectory(prefix="test.", dir=args.experiment) as temporary:
         new = Path(temporary)
@@ -192,6 +194,19 @@ def load_dataset(args: argparse.Namespace, run: Run, test: dict[str, Any]) -> Di
             f"(--test_samples {args.test_samples})"
         )
     return dataset
+
+
+def tell_what_is_replaced(folder: Path, test: dict[str, Any]) -> None:
+    """Print a line where an earlier test of the run was on other images."""
+    try:
+        earlier = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # there is none, or none that can be read
+    if earlier.get("test") not in (None, test):
+        print(
+            f"this replaces the run's test on {earlier['images']} images of {earlier['references']}"
+            f"; copy {folder} to keep it"
+        )
 
 
 def replace_results(folder: Path, new: Path) -> None:

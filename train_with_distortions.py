@@ -423,9 +423,16 @@ def resolve_crops(args: argparse.Namespace, source: str) -> NativeCrops | None:
     """Return how references are cropped, or None where they are whole scenes; print why."""
     crop = args.crop
     reason = "as the run began" if args.resume else "as --crop says"
+    if not args.resume and args.preset and crop == PRESETS[args.preset].flags.get("crop"):
+        reason = "as --preset says"
     if crop == "auto":
         crop, reason = choose_crop(source, args.image_size)
     per_reference = args.crops_per_reference
+    if crop == "native" and args.image_size > args.working_size:
+        raise UserError(
+            f"--image_size {args.image_size} is larger than --working_size {args.working_size}, to "
+            "which photographs are shrunk; give a larger --working_size, or a smaller --image_size"
+        )
     if crop == "whole":
         if per_reference not in ("auto", 1):
             raise UserError(

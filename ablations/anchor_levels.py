@@ -105,7 +105,10 @@ def read_opinions(path: str | Path) -> dict[str, tuple[float, ...]]:
     """Read the mean opinion at KADID's levels 1 to 5, for each type, from either kind of file."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--opinions {path}: no such file; give KADID-10k's dmos.csv")
+        raise UserError(
+            f"--opinions {path}: no such file; give KADID-10k's dmos.csv, or a table with the "
+            "columns type,level,mean_mos"
+        )
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = reader.fieldnames or []

@@ -91,7 +91,8 @@ def plot_quality_vs_level(
 ) -> Figure:
     """Draw median predicted quality against the level, a panel for each type.
 
-    The band holds the middle 80 %, and the dashed line is the true quality.
+    The band holds the middle 80 % of images of about one level, and the dashed line is the true
+    quality. Where there are too few for any band, each image is a dot.
     """
     columns = 4
     rows = -(-len(names) // columns)
@@ -117,7 +118,10 @@ def plot_quality_vs_level(
 
 
 def _draw_band(axis, levels, predicted, edges, color):
-    """Draw the median and the middle 80 % of predictions in each bin with three images or more."""
+    """Draw the median and the middle 80 % of predictions in each bin with three images or more.
+
+    Without such a bin, draw each image.
+    """
     bins = np.clip(np.digitize(levels, edges) - 1, 0, len(edges) - 2)
     centers = []
     bands = []
@@ -130,6 +134,8 @@ def _draw_band(axis, levels, predicted, edges, color):
         low, median, high = np.array(bands).T
         axis.fill_between(centers, low, high, color=color, alpha=0.25, linewidth=0)
         axis.plot(centers, median, color=color, marker="o", markersize=3)
+    else:
+        axis.plot(levels, predicted, color=color, linestyle="none", marker=".", alpha=0.7)
 
 
 def plot_cluster_distribution(
@@ -279,7 +285,7 @@ def plot_training_curves(log: Sequence[Mapping[str, Any]], subtitle: str) -> Fig
     figure = Figure(figsize=(15, 4.4), layout="constrained")
     set_titles(figure, "Training: a dotted line is a refit of the mixture", subtitle)
     losses, scores, groups = figure.subplots(1, 3)
-    _draw_curves(losses, log, ("quality_loss", "cluster_loss", "type_loss"))
+    _draw_curves(losses, log, ("quality_loss", "cluster_loss", "rank_loss", "type_loss"))
     _draw_curves(scores, log, ("srcc", "plcc"))
     _draw_curves(groups, log, ("nmi", "kept"))
     losses.set(title="training losses, unweighted", yscale="log")

@@ -57,10 +57,11 @@ def _measure_lines(metrics):
 
 
 def _type_lines(by_type):
-    lines = [f"{'type':22}{'SRCC':>7}{'RMSE':>8}{'images':>9}"]
+    width = max(22, *(len(name) + 2 for name in by_type)) if by_type else 22
+    lines = [f"{'type':{width}}{'SRCC':>7}{'RMSE':>8}{'images':>9}"]
     for name, row in by_type.items():
         measures = f"{_number(row['srcc']):>7}{_number(row['rmse'], 1):>8}"
-        lines.append(f"{name:22}{measures}{row['images']:>9}")
+        lines.append(f"{name:{width}}{measures}{row['images']:>9}")
     return lines
 
 

@@ -266,9 +266,21 @@ def _to_batches(images):
     is_list = isinstance(images, (list, tuple)) and len(images) > 0
     if not is_list or not all(isinstance(image, Image.Image) for image in images):
         raise UserError(
-            "predict takes uint8 images (B, 3, H, W), or a list of one or more PIL images"
+            "predict takes uint8 images (B, 3, H, W), or a list of one or more PIL images; "
+            f"got {_describe(images)}"
         )
     return [np.array(to_rgb(image))[None].transpose(0, 3, 1, 2) for image in images]
+
+
+def _describe(images):
+    """Name what was given in place of images, and the way out where it is known."""
+    if isinstance(images, Image.Image):
+        return "one PIL image: put it in a list"
+    if not isinstance(images, (list, tuple)) or not images:
+        return f"{type(images).__name__} {images!r}"
+    wrong = next(image for image in images if not isinstance(image, Image.Image))
+    words = f"a list that holds {type(wrong).__name__}"
+    return f"{words}: open it by PIL.Image.open" if isinstance(wrong, (str, Path)) else words
 
 
 def _to_single(image):

@@ -155,7 +155,7 @@ def load_training_references(
         raise UserError(
             f"--train_samples {train_samples} and --val_samples {val_samples} need {wanted} "
             f"references, but {pool.source} has {len(taken)} for training; "
-            "lower them to that in all, or give --train_samples all"
+            f"give {len(taken) - len(taken) // 5} and {len(taken) // 5}, or fewer"
         )
     return pool.to_references(taken[val_samples:]), pool.to_references(taken[:val_samples])
 

@@ -52,11 +52,16 @@ def recipe_of(preset: str | None) -> Recipe:
 
 
 def describe_preset(name: str, flags: Mapping[str, Any]) -> str:
-    """Return the line that says what a preset sets, with the values that flags have now."""
+    """Return the line that says what a preset sets, and which of its flags have other values."""
     preset = PRESETS[name]
-    words = [f"--{flag} {flags[flag]}" for flag in preset.flags]
+    words = [f"--{flag} {value}" for flag, value in preset.flags.items() if flags[flag] == value]
+    typed = [
+        f"--{flag} {flags[flag]}" for flag in preset.flags if flags[flag] != preset.flags[flag]
+    ]
+    instead = f" (but {' '.join(typed)}, as typed)" if typed else ""
     default = asdict(Recipe())
     changed = [
         f"{part} {value}" for part, value in asdict(preset.recipe).items() if value != default[part]
     ]
-    return f"preset {name}: {' '.join(words)}; recipe: {', '.join(changed) or 'the default'}"
+    recipe = ", ".join(changed) or "the default"
+    return f"preset {name}: {' '.join(words)}{instead}; recipe: {recipe}"

@@ -259,8 +259,10 @@ def set_head(head, output, direction, zero):
         (torch.zeros((3, 32, 32), dtype=torch.uint8), r"\(3, 32, 32\)"),
         (torch.zeros((1, 3, 7, 32), dtype=torch.uint8), "sides of 8 or more"),
         ([], "list of one or more PIL images"),
-        (Image.new("RGB", (32, 32)), "list of one or more PIL images"),
-        ([np.zeros((32, 32, 3), np.uint8)], "list of one or more PIL images"),
+        (Image.new("RGB", (32, 32)), "got one PIL image: put it in a list"),
+        ([np.zeros((32, 32, 3), np.uint8)], "got a list that holds ndarray"),
+        (["photo.jpg"], "got a list that holds str: open it by PIL.Image.open"),
+        ("photo.jpg", "got str 'photo.jpg'"),
     ),
 )
 def test_predict_refuses_other_input(run, bad, message):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+import train_with_distortions as script
 from distorted_dataset import DistortedImageDataset, _orient
 from distortions.registry import DISTORTIONS
 from references.crops import MIN_CHROMA, MIN_TEXTURE, Crops, PhotographsInMemory, describe_window
@@ -373,6 +374,22 @@ def test_blur_takes_in_what_lies_around_a_crop(folder):
 def test_all_needs_more_than_validation_takes(folder):
     with pytest.raises(ValueError, match="--val_samples 50 leaves no reference to train on"):
         load(folder, val=50)
+
+
+def test_crops_larger_than_shrunk_photographs_are_refused_before_any_is_read():
+    flags = "--experiment_name any --crop native --image_size 600 --references nowhere"
+    args = script.parse_args(flags.split())
+
+    with pytest.raises(ValueError, match="--image_size 600 is larger than --working_size 512"):
+        script.resolve_crops(args, "nowhere")
+
+
+def test_the_line_says_who_chose_the_crop(capsys):
+    flags = ["--experiment_name=any", "--image_size=32", "--references=nowhere"]
+    for typed, reason in (("--preset=photographs", "--preset"), ("--crop=native", "--crop")):
+        script.resolve_crops(script.parse_args([*flags, typed]), "nowhere")
+
+        assert f"(as {reason} says)" in capsys.readouterr().out
 
 
 def test_cifar10_is_not_cropped(monkeypatch):

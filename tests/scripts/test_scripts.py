@@ -1,6 +1,7 @@
 """The scripts as users run them, at a tiny size, in an empty folder."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from distorted_dataset import DistortedImageDataset
 from models import load_run
 from references.sizes import NativeCrops
 from references.sources import load_training_references
+from test_with_viz import tell_what_is_replaced
 from tests.helpers import ROOT, run_afresh, run_script
 from tests.scripts.running import TINY, log_of, metrics_of, script, test_run, train
 from training import checkpointing, loop
@@ -31,6 +33,20 @@ def predictions_of(folder, name):
     path = folder / "experiments" / name / "visualizations" / "predictions.csv"
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_test_on_other_images_says_what_it_replaces(tmp_path, capsys):
+    test = {"references": "here", "seed": 0}
+    tell_what_is_replaced(tmp_path, test)  # there is none
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"test": test, "images": 12, "references": "folder here"}))
+    tell_what_is_replaced(tmp_path, test)
+    assert capsys.readouterr().out == ""
+
+    tell_what_is_replaced(tmp_path, {**test, "seed": 1})
+
+    line = capsys.readouterr().out
+    assert line.startswith("this replaces the run's test on 12 images of folder here; copy ")
 
 
 def test_a_run_leaves_the_files_of_its_readme(workplace):

@@ -69,5 +69,5 @@ def test_what_a_preset_sets_is_said():
     line = describe_preset("photographs", vars(args))
 
     assert line.startswith("preset photographs: --crop native")
-    assert "--epochs 3" in line
+    assert "(but --epochs 3, as typed)" in line
     assert "stages 3" in line
