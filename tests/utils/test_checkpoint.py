@@ -264,8 +264,14 @@ def test_damage_of_a_format_3_file_is_found(tmp_path):
         load_checkpoint(path)
 
 
-# What a configuration says since there are crops of photographs.
-BEFORE_CROPS = {"preset": None, "crop": "whole", "working_size": 512, "crops_per_reference": 1}
+# What a configuration of before there were crops of photographs, and local types, did not say.
+BEFORE_CROPS = {
+    "preset": None,
+    "crop": "whole",
+    "working_size": 512,
+    "crops_per_reference": 1,
+    "local_types": [],
+}
 
 
 def test_a_format_3_config_gets_the_default_recipe():
@@ -280,6 +286,12 @@ def test_a_config_of_today_is_not_converted():
     config = {"lr": 1e-3, "recipe": recipe, "git_commit": "0123", **BEFORE_CROPS}
 
     assert convert_config(config) == config
+
+
+def test_an_earlier_run_on_blocks_of_colour_knows_them_as_local():
+    config = convert_config({"types": ["kadid_jpeg", "kadid_color_block"]})
+
+    assert config["local_types"] == ["kadid_color_block"]
 
 
 def test_a_recipe_of_an_earlier_version_is_completed(tmp_path):
