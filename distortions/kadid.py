@@ -15,11 +15,11 @@ from torch import Tensor
 from distortions.filters import filter_each, filter_separably, gaussian_weights, motion_kernel
 from distortions.jpeg import jpeg_round_trip
 from distortions.kadid_ops import (
+    bytes_from_lab,
     code_jpeg2000,
     disk_kernel,
     draw_whole,
     edge_strength,
-    from_lab,
     quantize_colors,
     to_bytes,
     to_lab,
@@ -79,13 +79,13 @@ def kadid_color_diffusion(image: np.ndarray, amount: float, rng: ImageRNG) -> np
     """
     if amount == 0:
         return image
-    lab = to_lab(image)
+    lightness, *chroma = to_lab(image)
     sigma = 1.5 * amount + 2 * min(1, amount)
     side = 2 * int(np.ceil(2 * sigma)) + 1
     border = cv2.BORDER_REPLICATE
-    blurred = cv2.GaussianBlur(lab[:, :, 1:], (side, side), sigma, borderType=border)
-    lab[:, :, 1:] = max(1, amount) * blurred
-    return to_bytes(from_lab(lab))
+    blurred = cv2.GaussianBlur(cv2.merge(chroma), (side, side), sigma, borderType=border)
+    a, b = cv2.split(max(1, amount) * blurred)
+    return bytes_from_lab(lightness, a, b)
 
 
 @distortion(worst_quality=36, parameter="shift, pixels", levels=(0, 1.12, 1.6, 2.28, 3.43, 7.09))
@@ -130,9 +130,8 @@ def kadid_color_saturation_2(image: np.ndarray, factor: float, rng: ImageRNG) ->
     """Scale the chroma in CIELAB."""
     if factor == 1:
         return image
-    lab = to_lab(image)
-    lab[:, :, 1:] *= factor
-    return to_bytes(from_lab(lab))
+    lightness, a, b = to_lab(image)
+    return bytes_from_lab(lightness, factor * a, factor * b)
 
 
 @distortion(

@@ -23,19 +23,25 @@ CLUSTERING_STEPS = 4  # of k-means
 THRESHOLD_STEPS = 12  # of Lloyd's method
 
 
-def to_lab(image: np.ndarray) -> np.ndarray:
-    """Return CIELAB, (H, W, 3) float32: L in 0–100, a and b around 0."""
-    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+def to_lab(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return CIELAB's planes, each (H, W) float32: L in 0–100, a and b around 0."""
+    lightness, a, b = cv2.split(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab))
+    return lightness, a, b
 
 
-def from_lab(lab: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) float32 in grey levels; colours that no screen shows are clipped."""
-    return 255 * cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
+def from_lab(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) float32 in 0–1; colours that no screen shows are clipped."""
+    return cv2.cvtColor(cv2.merge((lightness, a, b)), cv2.COLOR_Lab2RGB)
 
 
 def to_bytes(values: np.ndarray) -> np.ndarray:
     """Round values in grey levels to the nearest bytes."""
     return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def bytes_from_lab(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the (H, W, 3) uint8 image of CIELAB's planes."""
+    return cv2.convertScaleAbs(from_lab(lightness, a, b), alpha=255)
 
 
 def draw_whole(number: float, rng: ImageRNG) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distortions.kadid_ops import (
     block_size,
+    bytes_from_lab,
     covered_pixels,
     draw_whole,
     from_lab,
@@ -42,11 +43,12 @@ def kadid_brighten(image: np.ndarray, amount: float, rng: ImageRNG) -> np.ndarra
     """
     if amount == 0:
         return image
-    lab = to_lab(image)
-    lightness = lab[:, :, 0] / 100
-    lab[:, :, 0] = 100 * raise_tones(lightness, amount).clip(0, 1)
+    lightness, a, b = to_lab(image)
+    raised = 100 * raise_tones(lightness / 100, amount).clip(0, 1)
     of_channels = 255 * raise_tones(np.arange(256) / 255, amount).clip(0, 1)
-    return to_bytes((2 * of_channels[image] + from_lab(lab)) / 3)
+    total = cv2.LUT(image, 2 * of_channels)
+    total += 255 * from_lab(raised, a, b)
+    return np.rint(total / 3).astype(np.uint8)
 
 
 @distortion(
@@ -166,11 +168,10 @@ def kadid_high_sharpen(image: np.ndarray, amount: float, rng: ImageRNG) -> np.nd
     """Add to CIELAB's L so many times its difference from a Gaussian blur of 3 pixels."""
     if amount == 0:
         return image
-    lab = to_lab(image)
-    lightness = lab[:, :, 0]
+    lightness, a, b = to_lab(image)
     blurred = cv2.GaussianBlur(lightness, (13, 13), 3, borderType=cv2.BORDER_REPLICATE)
-    lab[:, :, 0] = (lightness + amount * (lightness - blurred)).clip(0, 100)
-    return to_bytes(from_lab(lab))
+    sharpened = (lightness + amount * (lightness - blurred)).clip(0, 100)
+    return bytes_from_lab(sharpened, a, b)
 
 
 @distortion(
