@@ -78,24 +78,34 @@ def quantize_colors(image: np.ndarray, count: int) -> np.ndarray:
 
     They are found by k-means, that is by least variance, on the mean colours of small cubes.
     """
-    channels = [channel.ravel() for channel in cv2.split(image)]
-    lowest = [int(channel.min()) for channel in channels]
-    span = 1 + max(int(channel.max()) - low for channel, low in zip(channels, lowest))
-    cells = np.arange(span, dtype=np.int32) * CUBES // max(span, CUBES)
-    red, green, blue = (cells[channel - low] for channel, low in zip(channels, lowest))
-    cube_of_pixel = (red * CUBES + green) * CUBES + blue
-    is_occupied = np.bincount(cube_of_pixel, minlength=CUBES**3) > 0
-    cubes = int(is_occupied.sum())
-    group = (is_occupied.cumsum(dtype=np.int32) - 1)[cube_of_pixel]  # 0 … cubes − 1
+    channels = cv2.split(image)
+    cube_of_pixel = _cube_of_pixel(channels).ravel()
+    occupied = np.flatnonzero(np.bincount(cube_of_pixel) > 0)
+    number_of_cube = np.empty(CUBES**3, np.intp)
+    number_of_cube[occupied] = np.arange(len(occupied))
+    group = number_of_cube.take(cube_of_pixel)
 
-    colors, weights = _mean_by_group(group, np.stack(channels), None, cubes)
+    values = np.stack(channels).reshape(3, -1)
+    colors, weights = _mean_by_group(group, values, None, len(occupied))
     palette = _spread(colors, weights, count)
     for _ in range(CLUSTERING_STEPS):
         nearest = _nearest(colors, palette)
         means, total = _mean_by_group(nearest, colors.T, weights, len(palette))
         palette = means[total > 0]
     shown = to_bytes(palette)[_nearest(colors, palette)]
-    return shown[group].reshape(image.shape)
+    return shown.take(group, axis=0).reshape(image.shape)
+
+
+def _cube_of_pixel(channels):
+    """Return (H, W) int32: which cube each pixel of three channels (H, W) uint8 is in."""
+    lowest = [int(channel.min()) for channel in channels]
+    span = 1 + max(int(channel.max()) - low for channel, low in zip(channels, lowest))
+    grey_levels = np.arange(256, dtype=np.int32)
+    cube = np.zeros(channels[0].shape, np.int32)
+    for channel, low in zip(channels, lowest):
+        cells = (grey_levels - low) * CUBES // max(span, CUBES)
+        cube = CUBES * cube + cv2.LUT(channel, cells)
+    return cube
 
 
 def _mean_by_group(group, channels, weights, count):
@@ -114,9 +124,10 @@ def _mean_by_group(group, channels, weights, count):
 def _spread(colors, weights, count):
     """Choose at most so many of colors (N, 3), each where most is badly shown by those before."""
     squares = (colors**2).sum(1)
+    doubled = 2 * colors
 
     def squared_distance(color):
-        return squares - 2 * (colors @ color) + color @ color
+        return squares - doubled @ color + color @ color
 
     distance = squared_distance((weights @ colors / weights.sum()).astype(np.float32))
     chosen = [int(distance.argmin())]
@@ -140,7 +151,8 @@ def quantize_levels(image: np.ndarray, count: int) -> np.ndarray:
     histograms", IEEE SMC 1979), approached by Lloyd's method ("Least squares quantization in PCM",
     IEEE Transactions on Information Theory 1982).
     """
-    histogram = np.bincount(image.ravel(), minlength=256).astype(np.float64)
+    counts = cv2.calcHist([image.ravel()], [0], None, [256], [0, 256])
+    histogram = counts.ravel().astype(np.float64)
     grey_levels = np.arange(256)
     values_below = np.concatenate([[0], histogram.cumsum()])
     sum_below = np.concatenate([[0], (histogram * grey_levels).cumsum()])
@@ -152,7 +164,10 @@ def quantize_levels(image: np.ndarray, count: int) -> np.ndarray:
         values = np.diff(values_below[edges])
         middles = (edges[:-1] + edges[1:] - 1) / 2
         means = np.where(values > 0, np.diff(sum_below[edges]) / np.maximum(values, 1), middles)
-        edges[1:-1] = np.ceil((means[:-1] + means[1:]) / 2)
+        thresholds = np.ceil((means[:-1] + means[1:]) / 2)
+        if np.array_equal(thresholds, edges[1:-1]):
+            break
+        edges[1:-1] = thresholds
     table = to_bytes(means)[np.searchsorted(edges[1:-1], grey_levels, side="right")]
     return cv2.LUT(image, table)
 
