@@ -118,8 +118,10 @@ def kadid_color_quantization(image: np.ndarray, count: float, rng: ImageRNG) -> 
 )
 def kadid_color_saturation_1(images: Tensor, factor: Tensor, rng: CounterRNG) -> Tensor:
     """Scale each pixel's distance from the brightest of its channels; below 0 hues are inverted."""
-    value = torch.maximum(torch.maximum(images[..., 0], images[..., 1]), images[..., 2])[..., None]
-    return value + factor * (images - value)
+    planes = images.permute(3, 0, 1, 2).contiguous()
+    value = planes.amax(0)
+    scaled = value + factor.squeeze(-1) * (planes - value)
+    return scaled.permute(1, 2, 3, 0).contiguous()
 
 
 @distortion(
@@ -181,9 +183,13 @@ def kadid_white_noise_color_component(images: Tensor, variance: Tensor, rng: Cou
 
     The weights are those of Rec. 601 with black at 16 and white at 235.
     """
-    luma, blue, red = (variance.sqrt() * rng.normal_like(images)).unbind(-1)
-    noise = [luma + 1.370 * red, luma - 0.337 * blue - 0.698 * red, luma + 1.733 * blue]
-    return images + 255 / 219 * torch.stack(noise, dim=-1)
+    draws = variance.sqrt() * rng.normal_like(images)
+    luma, blue, red = draws.permute(3, 0, 1, 2).contiguous()
+    noise = torch.empty_like(images)
+    noise[..., 0] = luma + 1.370 * red
+    noise[..., 1] = luma - 0.337 * blue - 0.698 * red
+    noise[..., 2] = luma + 1.733 * blue
+    return images + 255 / 219 * noise
 
 
 @distortion(

@@ -127,7 +127,7 @@ def kadid_pixelate(image: np.ndarray, side: float, rng: ImageRNG) -> np.ndarray:
     top, left = side * rng.uniform(shape=2)
     rows = shown_pixels(image.shape[0], side, top)
     columns = shown_pixels(image.shape[1], side, left)
-    return image[rows[:, None], columns]
+    return image.take(rows, axis=0).take(columns, axis=1)
 
 
 @distortion(
