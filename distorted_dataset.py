@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
@@ -29,6 +30,7 @@ from distortions.effect import describe_ineffective, takes_effect
 from distortions.labels import Labels, draw_labels
 from distortions.registry import DISTORTION_TYPES, DISTORTIONS, PRISTINE, select_types
 from distortions.sources_changed import stale_warning
+from distortions.uint8_ops import map_on_cpu, on_cpu
 from distortions.visibility import CURVE_IMAGES, VisibilityCurves, dissimilarity
 from references.crops import Crops
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
@@ -234,10 +236,10 @@ class DistortedImageDataset:
         if not self.margin:
             return images
         side = self.references.images.shape[1]
-        windows = images.unfold(1, side, 1).unfold(2, side, 1)  # (B, M + 1, M + 1, 3, S, S)
-        batch = torch.arange(len(images), device=images.device)
-        tops, lefts = places.to(images.device).unbind(1)
-        return windows[batch, tops, lefts].permute(0, 2, 3, 1).contiguous()
+        crops = images.new_empty((len(images), side, side, 3))
+        for crop, image, (top, left) in zip(crops, images, places.tolist()):
+            crop[:] = image[top : top + side, left : left + side]
+        return crops
 
     def _refine_targets(self, indices, references, images):
         """Let the targets of images with one distortion follow how visible it is."""
@@ -326,15 +328,25 @@ class DistortedImageDataset:
 
 
 def _orient(images, orientation):
-    """Mirror (bits 1 and 2) and transpose (bit 4) images (B, S, S, 3) by their orientation (B,).
-
-    It is done in place.
-    """
+    """Mirror (bits 1 and 2) and transpose (bit 4) images (B, S, S, 3) by their orientation (B,)."""
+    if on_cpu(images):
+        return map_on_cpu(images, _orient_one, orientation.tolist())
     changes = {1: lambda x: x.flip(2), 2: lambda x: x.flip(1), 4: lambda x: x.transpose(1, 2)}
     for bit, change in changes.items():
         rows = (orientation & bit).nonzero()[:, 0].to(images.device)
         images[rows] = change(images[rows])
     return images
+
+
+def _orient_one(image, orientation, output):
+    """Do the same to one image (S, S, 3) in OpenCV."""
+    if orientation & 1:
+        image = cv2.flip(image, 1)
+    if orientation & 2:
+        image = cv2.flip(image, 0)
+    if orientation & 4:
+        image = cv2.transpose(image)
+    output[:] = image
 
 
 def _orient_places(places, orientation, margin):
