@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
-from distortions.figures import show_image, type_colors
+from distortions.figures import bar_style, show_image, type_colors, type_markers
 from utils.drawing import set_titles, shorten
 
 _CLUSTER_COLORS = (
@@ -16,6 +18,9 @@ _CLUSTER_COLORS = (
     "#bab0ac #1b9e77 #d95f02 #7570b3 #e7298a #66a61e #e6ab02 #a6761d #666666 "
     "#8dd3c7 #fb8072 #80b1d3 #fdb462 #b3de69 #bc80bd"
 ).split()
+_BESIDE: dict[str, Any] = {"loc": "outside right center", "fontsize": 9}  # a legend's place
+_OUTLINE = withStroke(linewidth=2.5, foreground="white")  # of text among dots
+_SHAPE_FACTOR = 3  # areas of a shape to one of a circle, in a cloud of dots
 _TRUE_COLOR = "#bbbbbb"
 _PREDICTED_COLOR = "#4e79a7"
 _MEAN_COLOR = "#e15759"
@@ -34,10 +39,9 @@ def plot_predicted_vs_true(
     figure = Figure(figsize=(8.2, 6), layout="constrained")
     axis = figure.subplots()
     axis.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle="--", label="perfect")
-    colors = type_colors(class_names)
     order = np.random.default_rng(0).permutation(len(true))  # so that no type lies on top
-    dot_colors = [colors[class_names[t]] for t in types[order]]
-    axis.scatter(true[order], predicted[order], s=6, alpha=0.5, c=dot_colors)
+    points = np.stack([true[order], predicted[order]], axis=1)
+    _scatter_types(axis, points, types[order], class_names, s=6, alpha=0.5)
     axis.set(
         xlim=(0, 102),
         ylim=(0, 102),
@@ -47,7 +51,7 @@ def plot_predicted_vs_true(
     low, high = interval
     title = f"Predicted against true quality: SRCC {srcc:.3f} [{low:.3f}, {high:.3f}]"
     set_titles(figure, title, subtitle)
-    _add_type_legend(figure, class_names)
+    figure.legend(handles=_type_dots(class_names), **_BESIDE)
     return figure
 
 
@@ -55,16 +59,16 @@ def plot_srcc_by_type(
     values: np.ndarray, names: Sequence[str], overall: float, subtitle: str
 ) -> Figure:
     """Draw how well images are ordered inside each type. `overall` is without pristine images."""
-    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
+    height = max(4.2, 0.27 * len(names) + 1.2)
+    figure = Figure(figsize=(7.4, height), layout="constrained")
     axis = figure.subplots()
     order = np.argsort(np.nan_to_num(values, nan=-1))
     ordered_names = [names[i] for i in order]
-    colors = type_colors(names)
-    bar_colors = [colors[name] for name in ordered_names]
-    bars = axis.barh(range(len(order)), values[order], color=bar_colors)
-    axis.set_yticks(range(len(order)), [shorten(name) for name in ordered_names])
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    axis.bar_label(bars, fmt="%.2f", padding=3, bbox=box, zorder=3)
+    for place, i in enumerate(order):
+        bar = axis.barh(place, values[i], **bar_style(names[i]))
+        axis.bar_label(bar, fmt="%.2f", padding=3, bbox=box, zorder=3)
+    axis.set_yticks(range(len(order)), [shorten(name) for name in ordered_names])
     axis.axvline(
         overall,
         color="black",
@@ -144,16 +148,17 @@ def plot_cluster_distribution(
     """Draw what is in each cluster: images stacked by type. counts: (K, T) int."""
     figure = Figure(figsize=(11.5, 0.62 * len(counts) + 2.2), layout="constrained")
     axis = figure.subplots()
-    colors = type_colors(class_names)
     left = np.zeros(len(counts))
     for t, name in enumerate(class_names):
-        axis.barh(range(len(counts)), counts[:, t], left=left, color=colors[name])
+        axis.barh(range(len(counts)), counts[:, t], left=left, **bar_style(name))
         left += counts[:, t]
-    axis.set_yticks(range(len(counts)), [_wrap(label, 28) for label in cluster_labels])
-    axis.invert_yaxis()
+    labels = [_wrap(label, 33) for label in cluster_labels]
+    axis.set_yticks(range(len(counts)), labels, fontsize=8.5)
+    axis.set_ylim(len(counts) - 0.4, -0.6)
     axis.set_xlabel("images")
     set_titles(figure, "What is wrong with the images of each cluster", subtitle)
-    _add_type_legend(figure, class_names)
+    patches = [Patch(label=shorten(name), **bar_style(name)) for name in class_names]
+    figure.legend(handles=patches, handleheight=1.2, **_BESIDE)
     return figure
 
 
@@ -226,7 +231,10 @@ def plot_embedding(
     axis_names: tuple[str, str] = ("", ""),
 ) -> Figure:
     """Draw a plane of embeddings (N, 2) three times: coloured by type, cluster and true quality."""
-    figure = Figure(figsize=(16, 6.2), layout="constrained")
+    columns = 4 if max(map(len, class_names)) < 20 else 2
+    legend_rows = -(-max(len(class_names), n_clusters) // columns)
+    height = 6.2 + 0.17 * max(0, legend_rows - 3)
+    figure = Figure(figsize=(16, height), layout="constrained")
     title = f"{method} of the embeddings: neighbours look alike to the network"
     set_titles(figure, title, subtitle)
     by_type, by_cluster, by_quality = figure.subplots(1, 3)
@@ -234,19 +242,22 @@ def plot_embedding(
     below: dict[str, Any] = {
         "loc": "upper center",
         "bbox_to_anchor": (0.5, -0.06),
-        "ncol": 4 if max(map(len, class_names)) < 20 else 2,
+        "ncol": columns,
         "fontsize": 8,
         "frameon": False,
     }
     x, y = points.T
-    by_name = type_colors(class_names)
-    colors = [by_name[name] for name in class_names]
-    by_type.scatter(x, y, c=[colors[t] for t in types], **dots)
-    by_type.legend(handles=_legend_dots(class_names, colors), **below)
+    _scatter_types(by_type, points, types, class_names, **dots)
+    by_type.legend(handles=_type_dots(class_names), **below)
     colors = [_CLUSTER_COLORS[k % len(_CLUSTER_COLORS)] for k in range(n_clusters)]
     by_cluster.scatter(x, y, c=[colors[k] for k in clusters], **dots)
+    for k in np.unique(clusters):
+        center = np.median(points[clusters == k], axis=0)
+        by_cluster.text(
+            *center, str(k), ha="center", va="center", fontsize=8, path_effects=[_OUTLINE]
+        )
     names = [f"cluster {k}" for k in range(n_clusters)]
-    by_cluster.legend(handles=_legend_dots(names, colors), **below)
+    by_cluster.legend(handles=list(map(_legend_dot, names, colors)), **below)
     qualities = by_quality.scatter(x, y, c=true, cmap="viridis", vmin=0, vmax=100, **dots)
     figure.colorbar(qualities, ax=by_quality, label="true quality")
     panels = {"by true type": by_type, "by cluster": by_cluster, "by true quality": by_quality}
@@ -338,19 +349,33 @@ def plot_ablations(
     return figure
 
 
-def _legend_dots(names, colors):
-    handles = []
-    for name, color in zip(names, colors):
-        dot = Line2D([], [], marker="o", linestyle="", color=color, markersize=6)
-        dot.set_label(shorten(name))
-        handles.append(dot)
-    return handles
+def _scatter_types(axis, points, types, class_names, s, **options):
+    """Draw points (N, 2) in the colour and the shape of their types (N,).
 
-
-def _add_type_legend(figure, class_names):
+    s is the area of circles. Other shapes are larger, or they could not be told apart.
+    """
     colors = type_colors(class_names)
-    handles = _legend_dots(class_names, [colors[name] for name in class_names])
-    figure.legend(handles=handles, loc="outside right center", fontsize=9)
+    markers = type_markers(class_names)
+    point_colors = np.array([colors[name] for name in class_names])[types]
+    point_markers = np.array([markers[name] for name in class_names])[types]
+    for marker in np.unique(point_markers):
+        inside = point_markers == marker
+        x, y = points[inside].T
+        area = s if marker == "o" else _SHAPE_FACTOR * s
+        axis.scatter(x, y, s=area, c=point_colors[inside], marker=str(marker), **options)
+
+
+def _type_dots(class_names):
+    """Return a legend's handles, in the colours and the shapes of the types."""
+    colors = type_colors(class_names)
+    markers = type_markers(class_names)
+    return [_legend_dot(name, colors[name], markers[name]) for name in class_names]
+
+
+def _legend_dot(name, color, marker="o"):
+    dot = Line2D([], [], marker=marker, linestyle="", color=color, markersize=6)
+    dot.set_label(shorten(name))
+    return dot
 
 
 def _wrap(text, length):

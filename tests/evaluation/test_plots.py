@@ -1,15 +1,36 @@
 """Every figure can be drawn, and shows what its arrays hold."""
 
+from collections import Counter
+from itertools import combinations
+
+import cv2
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from distortions import figures
-from distortions.figures import ExampleRow, type_colors
-from distortions.registry import DISTORTION_TYPES, DISTORTIONS
+from distortions.figures import ExampleRow, bar_style, type_colors, type_markers
+from distortions.registry import DISTORTION_TYPES, DISTORTIONS, select_types
 from evaluation import plots
 
+# What is seen without red or without green cones (Machado, Oliveira and Fernandes, 2009).
+VISIONS = {
+    "protanopia": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopia": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+}
 CLASSES = (*DISTORTION_TYPES, "pristine")
 RNG = np.random.default_rng(0)
 TYPES = np.repeat(np.arange(9), 20)
@@ -81,6 +102,67 @@ def test_no_two_types_share_a_colour():
     colors = type_colors([*DISTORTIONS, "pristine"])
 
     assert len(set(colors.values())) == len(colors)
+
+
+def test_the_default_eight_are_plain_bars_and_circles():
+    """As they have been drawn since they have their colours."""
+    for name in CLASSES:
+        assert bar_style(name) == {"color": type_colors([name])[name]}
+        assert type_markers([name]) == {name: "o"}
+
+
+def test_kadids_types_of_one_sign_differ_in_colour_for_colour_blind_people():
+    """Their signs are shared by at most three types, and not with pristine images."""
+    names = select_types("kadid")
+    markers = type_markers(names)
+    hatches = {name: bar_style(name)["hatch"] for name in names}
+    colors = type_colors(names)
+
+    for signs in (markers, hatches):
+        assert max(Counter(signs.values()).values()) == 3
+    assert "o" not in markers.values()
+    for first, second in combinations(names, 2):
+        if markers[first] == markers[second] or hatches[first] == hatches[second]:
+            for vision in VISIONS.values():
+                seen = [see(colors[name], vision) for name in (first, second)]
+                assert np.linalg.norm(seen[0] - seen[1]) > 12, (first, second)
+
+
+def see(color: str, vision: np.ndarray) -> np.ndarray:
+    """Return the CIELAB (3,) of a colour as people of this vision see it."""
+    values = np.array(to_rgb(color))
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    linear = (vision @ linear).clip(0, 1)
+    seen = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return cv2.cvtColor(seen[None, None].astype(np.float32), cv2.COLOR_RGB2LAB)[0, 0]
+
+
+def test_scattered_types_have_their_colours_and_shapes():
+    """Circles of pristine images are a collection, and each other shape is one."""
+    classes = ("kadid_jpeg", "kadid_jitter", "kadid_lens_blur", "pristine")
+    types = np.arange(4)
+
+    figure = plots.plot_embedding(
+        points=POINTS[:4],
+        types=types,
+        class_names=classes,
+        clusters=types,
+        n_clusters=4,
+        true=TRUE[:4],
+        method="PCA",
+        subtitle="s",
+    )
+
+    by_type, by_cluster = figure.axes[:2]
+    drawn = {
+        to_hex(color): tuple(place)
+        for dots in by_type.collections
+        for color, place in zip(dots.get_facecolors(), dots.get_offsets())
+    }
+    colors = type_colors(classes)
+    assert drawn == {colors[name]: tuple(point) for name, point in zip(classes, POINTS)}
+    assert len(by_type.collections) == len(set(type_markers(classes).values()))
+    assert [text.get_text() for text in by_cluster.texts] == ["0", "1", "2", "3"]
 
 
 def test_stacked_bars_hold_the_counts_in_their_colours():
