@@ -33,6 +33,13 @@ from distortions.sources_changed import stale_warning
 from distortions.uint8_ops import map_on_cpu, on_cpu
 from distortions.visibility import CURVE_IMAGES, VisibilityCurves, dissimilarity
 from references.crops import Crops
+from references.sizes import (
+    NativeCrops,
+    add_crop_flags,
+    check_working_size,
+    choose_crop,
+    largest_side,
+)
 from utils.cli import MAX_SEED, int_in_range, make_parser, run_script
 from utils.errors import UserError
 from utils.images import MIN_SIDE, to_nchw
@@ -45,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DISTORTION_TYPES", "DistortedImage", "DistortedImageDataset", "apply_distortion"]
 BLOCK_PIXELS = 2**20  # images are distorted together up to this many pixels, to fill the device
+LARGEST_SHOWN = 128  # pixels: the side of the reference in the figure, where none is given
+WORDS_OF_CROPS = {"native": "a crop at its own scale", "whole": "a whole scene"}
 RECROP_WINDOWS = 2  # of each photograph, that tell whether a type has an effect on it
 # Pixels around a crop of a photograph that are distorted with it. So blur has something to blur in
 # at its edges, and JPEG's blocks may begin anywhere in it.
@@ -373,6 +382,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int_in_range(MIN_SIDE),
         help="side of the square reference, pixels (default: up to 128)",
     )
+    add_crop_flags(parser)
     add(
         "--distortions",
         default="default",
@@ -389,8 +399,7 @@ def main(args: argparse.Namespace) -> None:
     from matplotlib.backend_bases import FigureCanvasBase  # slow imports, not needed for --help
 
     from distortions.figures import example_rows, plot_distortion_examples
-    from references.sizes import largest_side
-    from references.sources import load_test_references, resolve_source
+    from references.sources import resolve_source
     from utils.drawing import LONGEST_NAME, default_style, save_figure, shorten
 
     formats = FigureCanvasBase.get_supported_filetypes()
@@ -404,7 +413,40 @@ def main(args: argparse.Namespace) -> None:
     for problem in (warning, stale_warning()):
         if problem:
             print(f"warning: {problem}")
-    side = args.image_size or largest_side(source, at_most=128)
+    references, crop = load_reference(args, source)
+    reference = references.images[0].numpy()
+    rows = example_rows(reference, types, args.seed)
+    unchanged = [row.type for row in rows if all((row.images[-1] == reference).ravel())]
+    if unchanged:
+        print(f"this reference is not changed by {', '.join(dict.fromkeys(unchanged))}")
+    side = len(reference)
+    size = f"{side}×{side} pixels, {crop}"
+    subtitle = f"{shorten(references.source, LONGEST_NAME)}, {size}"
+    with default_style():
+        figure = plot_distortion_examples(reference, rows, subtitle)
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, args.output, bbox_inches="tight")
+    print(
+        f"{args.output}: {len(rows)} rows of {len(types)} distortions, "
+        f"reference {references.names[0]}, {size}"
+    )
+
+
+def load_reference(args: argparse.Namespace, source: str) -> tuple["References", str]:
+    """Return the one reference that is drawn, cropped as in training, and words for what it is.
+
+    source is what resolve_source made of --references.
+    """
+    from references.sources import load_test_references  # a slow import, not needed for --help
+
+    side = args.image_size or largest_side(source, at_most=min(LARGEST_SHOWN, args.working_size))
+    crop = args.crop
+    if crop == "auto":
+        crop, _ = choose_crop(source, side)
+    crops = None
+    if crop == "native":
+        check_working_size(side, args.working_size)
+        crops = NativeCrops(args.working_size, per_reference=1)
     references, _ = load_test_references(
         source,
         1,
@@ -413,21 +455,9 @@ def main(args: argparse.Namespace) -> None:
         data_seed=args.seed,
         seed=args.seed,
         part="held_out" if source in ("cifar10", "photos") else "all",
+        crops=crops,
     )
-    reference = references.images[0].numpy()
-    rows = example_rows(reference, types, args.seed)
-    unchanged = [row.type for row in rows if all((row.images[-1] == reference).ravel())]
-    if unchanged:
-        print(f"this reference is not changed by {', '.join(dict.fromkeys(unchanged))}")
-    subtitle = f"{shorten(references.source, LONGEST_NAME)}, {side}×{side} pixels"
-    with default_style():
-        figure = plot_distortion_examples(reference, rows, subtitle)
-    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    save_figure(figure, args.output, bbox_inches="tight")
-    print(
-        f"{args.output}: {len(rows)} rows of {len(types)} distortions, "
-        f"reference {references.names[0]}"
-    )
+    return references, WORDS_OF_CROPS[crop]
 
 
 if __name__ == "__main__":

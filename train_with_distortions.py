@@ -42,7 +42,7 @@ from distortions.sources_changed import stale_warning
 from models.inference import build
 from models.mixture import Mixture
 from models.quality_net import BACKBONES, STEMS, QualityNet
-from references.sizes import CROPS, NativeCrops, choose_crop
+from references.sizes import NativeCrops, add_crop_flags, check_working_size, choose_crop
 from references.sources import load_training_references, resolve_source
 from training.checkpointing import OpenRun, ensure_new_run, has_checkpoint, open_run
 from training.config import Recipe, check_recipe, check_sizes, describe_run, resume_args
@@ -112,19 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: from memory)",
     )
     add("--image_size", type=int_in_range(MIN_SIDE), default=32, help="side of a reference, pixels")
-    add(
-        "--crop",
-        choices=("auto", *CROPS),
-        default="auto",
-        help="native: square crops of photographs at their own scale; whole: whole scenes, shrunk; "
-        "auto: native where the images are larger than twice --image_size",
-    )
-    add(
-        "--working_size",
-        type=int_in_range(MIN_SIDE),
-        default=512,
-        help="for native crops, photographs are first shrunk to this shorter side, pixels",
-    )
+    add_crop_flags(parser)
     add(
         "--crops_per_reference",
         type=int_or_auto(1),
@@ -428,11 +416,8 @@ def resolve_crops(args: argparse.Namespace, source: str) -> NativeCrops | None:
     if crop == "auto":
         crop, reason = choose_crop(source, args.image_size)
     per_reference = args.crops_per_reference
-    if crop == "native" and args.image_size > args.working_size:
-        raise UserError(
-            f"--image_size {args.image_size} is larger than --working_size {args.working_size}, to "
-            "which photographs are shrunk; give a larger --working_size, or a smaller --image_size"
-        )
+    if crop == "native":
+        check_working_size(args.image_size, args.working_size)
     if crop == "whole":
         if per_reference not in ("auto", 1):
             raise UserError(

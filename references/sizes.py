@@ -1,5 +1,6 @@
 """Whether references are crops at their own scale or whole scenes, and how large they may be."""
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ from statistics import median
 from references.folders import list_files
 from references.photos import SHARP_PHOTO, SMALLEST_PHOTO
 from references.reading import UNREADABLE, open_image
+from utils.cli import int_in_range
+from utils.errors import UserError
+from utils.images import MIN_SIDE
 
 CROPS = ("native", "whole")
 NATIVE_FACTOR = 2  # images whose shorter side is larger than this many references' are cropped
@@ -20,6 +24,32 @@ class NativeCrops:
 
     working_size: int = 512  # pixels: photographs with a larger shorter side are shrunk to it
     per_reference: int = 4  # crops of each photograph
+
+
+def add_crop_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --crop and --working_size, which decide what is seen of a photograph."""
+    parser.add_argument(
+        "--crop",
+        choices=("auto", *CROPS),
+        default="auto",
+        help="native: square crops of photographs at their own scale; whole: whole scenes, shrunk; "
+        "auto: native where the images are larger than twice --image_size",
+    )
+    parser.add_argument(
+        "--working_size",
+        type=int_in_range(MIN_SIDE),
+        default=NativeCrops.working_size,
+        help="for native crops, photographs are first shrunk to this shorter side, pixels",
+    )
+
+
+def check_working_size(image_size: int, working_size: int) -> None:
+    """Raise UserError where no crop of image_size fits into photographs of working_size."""
+    if image_size > working_size:
+        raise UserError(
+            f"--image_size {image_size} is larger than --working_size {working_size}, to "
+            "which photographs are shrunk; give a larger --working_size, or a smaller --image_size"
+        )
 
 
 def choose_crop(source: str, image_size: int) -> tuple[str, str]:

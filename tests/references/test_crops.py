@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+import distorted_dataset
 import train_with_distortions as script
 from distorted_dataset import DistortedImageDataset, _orient
 from distortions.registry import DISTORTIONS
@@ -34,9 +35,9 @@ def load(folder, cache_dir=None, train=ALL, val=3, crops=CROPS):
     )
 
 
-def load_test(folder, count=99, seed=0, cache_dir=None, crops=CROPS):
+def load_test(folder, count=99, seed=0, cache_dir=None, part="held_out", crops=CROPS):
     references, _ = load_test_references(
-        str(folder), count, SIDE, "none", 0, seed, cache_dir=cache_dir, crops=crops
+        str(folder), count, SIDE, "none", 0, seed, cache_dir=cache_dir, part=part, crops=crops
     )
     return references
 
@@ -382,6 +383,42 @@ def test_crops_larger_than_shrunk_photographs_are_refused_before_any_is_read():
 
     with pytest.raises(ValueError, match="--image_size 600 is larger than --working_size 512"):
         script.resolve_crops(args, "nowhere")
+
+
+def shown_reference(flags, folder):
+    """Return what the example figure shows of a folder, and the words for it."""
+    args = distorted_dataset.parse_args(f"--image_size {SIDE} {flags}".split())
+    references, words = distorted_dataset.load_reference(args, str(folder))
+    return references.images[0].numpy(), words
+
+
+def test_the_example_figure_shows_the_crops_of_training(folder):
+    """Images of 150×140 pixels are cropped at 32×32 where nothing else is said."""
+    reference, words = shown_reference("--working_size 120", folder)
+
+    assert words == "a crop at its own scale"
+    assert (reference == load_test(folder, count=1, part="all").images[0].numpy()).all()
+
+
+def test_the_example_figure_shows_whole_scenes_where_asked(folder):
+    reference, words = shown_reference("--crop whole", folder)
+
+    assert words == "a whole scene"
+    whole = load_test(folder, count=1, part="all", crops=None)
+    assert (reference == whole.images[0].numpy()).all()
+
+
+def test_the_example_figures_own_size_fits_the_working_size(folder):
+    args = distorted_dataset.parse_args("--crop native --working_size 100".split())
+
+    references, _ = distorted_dataset.load_reference(args, str(folder))
+
+    assert references.images.shape[1:3] == (100, 100)
+
+
+def test_the_example_figure_refuses_what_training_refuses(folder):
+    with pytest.raises(ValueError, match="--image_size 32 is larger than --working_size 24"):
+        shown_reference("--crop native --working_size 24", folder)
 
 
 def test_the_line_says_who_chose_the_crop(capsys):
