@@ -24,7 +24,7 @@ from references.packed import PackedFolder, PackedImages, pack, pixel_digest
 from references.photos import PHOTOS, SHARP_PHOTO, load_photo, photo_crops, photos_of_split
 from references.reading import fit, read_image, read_photograph, shrink
 from references.sizes import NativeCrops, too_small
-from references.tally import Tally, grey_share
+from references.tally import Tally, counted, grey_share
 from utils.distributed import is_main_process
 from utils.errors import UserError
 from utils.images import one_line, printable
@@ -240,6 +240,7 @@ class _CandidatePool:
     source: str  # as it is printed
     found: str  # what was found where, for the source's line
     split: str  # which part this is, and why
+    other_parts: int = 0  # files of images that are not in this part
     not_read: Counter[str] = field(default_factory=Counter)  # files of other kinds, by suffix
     packed: PackedFolder | None = None  # holds the images, if `read` does not load them
     side: int = 0  # of the references
@@ -293,9 +294,14 @@ class _CandidatePool:
 
     def _line(self, tally, taken):
         """Return what was found, used and skipped, which part this is, and how much is grey."""
-        used = f"{len(taken)} used{grey_share(self.to_references(taken).images)}"
+        used = f"{len(taken)} used"
+        if self.crops is not None:
+            used += f", {counted(self.crops.per_reference, 'crop')} of each"
+        used += grey_share(self.to_references(taken).images)
         parts = [f"references: {self.found}, {used}"]
         parts.append(self.split)
+        if self.other_parts:
+            parts.append(f"not in this part: {self.other_parts}")
         if tally.excluded:
             parts.append(f"left out: {tally.excluded} that the run was trained or validated on")
         if skipped := tally.describe_skipped(self.not_read):
@@ -403,8 +409,9 @@ def _folder_pool(path, part_name, image_size, data_seed, cache_dir, crops):
         _CandidatePool,
         part.names,
         source=f"folder {printable(folder.name or str(folder))}",
-        found=f"folder {printable(str(folder))}, {listing.file_count} files",
+        found=f"folder {printable(str(folder))}, {counted(listing.file_count, 'file')}",
         split=f"split: {part.description}",
+        other_parts=len(listing.names) - len(part.names),
         not_read=listing.suffixes,
         side=image_size,
         crops=crops,
@@ -521,7 +528,7 @@ def _photo_references(split, count, side, data_seed, seed, crops):
         references = every.slice(0, count)
     photographs = len(np.unique(references.photographs))
     print(
-        f"references: {source}, {count} crops used{grey_share(references.images)}; "
-        f"split: {photographs} of the photographs are for {split}"
+        f"references: {source}, {counted(count, 'crop')} used{grey_share(references.images)}; "
+        f"split: {counted(photographs, 'photograph')} for {split}"
     )
     return references

@@ -53,6 +53,11 @@ class Tally:
         return ", ".join(words)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return '1 crop', '2 crops': a number and a noun whose plural ends in s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _without_digits(kind):
     return tuple(re.sub(r"\d+", "", text) for text in kind)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from references import sources
 from references.folders import list_files
 from references.photos import PHOTOS, SMALLEST_PHOTO, load_photo
-from references.sizes import largest_side
+from references.sizes import NativeCrops, largest_side
 from references.sources import load_test_references, load_training_references, resolve_source
 from tests.helpers import write_images
 from utils.errors import UserError
@@ -345,3 +345,25 @@ def test_each_split_has_its_number_of_photographs():
     assert isinstance(train.images, torch.Tensor)
     assert train.images.shape == (30, 32, 32, 3)
     assert [len(set(split.photographs)) for split in (train, val, test)] == [4, 1, 2]
+
+
+@pytest.mark.parametrize("crops", (None, NativeCrops(per_reference=4)))
+def test_the_numbers_of_the_line_add_up(tmp_path, capsys, crops):
+    """Each file is used, not in this part, skipped or not needed."""
+    write_images(tmp_path / "train", 9)
+    write_images(tmp_path / "test", 3, start=9)
+    (tmp_path / "train" / "notes.txt").write_text("no image")
+
+    load_training_references(str(tmp_path), 4, 2, 32, "none", 0, crops=crops)
+
+    line = capsys.readouterr().out
+    used = "6 used (0 % grey)" if crops is None else "6 used, 4 crops of each (0 % grey)"
+    assert f", 13 files, {used}; split: " in line
+    assert "; not in this part: 3; skipped: 1 .txt (no image); not needed: 3" in line
+
+
+@pytest.mark.parametrize("count, words", ((1, "1 crop used"), (3, "3 crops used")))
+def test_one_crop_is_no_crops(capsys, count, words):
+    load_test_references("photos", count, 32, "none", 0, 0, crops=NativeCrops())
+
+    assert f"(a demonstration), {words} (" in capsys.readouterr().out
