@@ -11,6 +11,7 @@ from distorted_dataset import DistortedImageDataset
 from distortions.registry import DISTORTIONS
 from evaluation.clusters import cluster_measures, cluster_names
 from evaluation.metrics import bootstrap_intervals, quality_measures, rmse, srcc
+from evaluation.results import LEAST_IMAGES
 from models.inference import Predictions, Run
 from references.sizes import NativeCrops
 from references.sources import choose_test_part, load_test_references
@@ -115,6 +116,8 @@ def measure(
         n_clusters,
     )
 
+    by_type = measures_by_type(true, predictions.qualities, types, dataset.types)
+
     def measure_quality(chosen):
         return _with_intervals(true[chosen], predictions.qualities[chosen], photographs[chosen])
 
@@ -131,7 +134,8 @@ def measure(
         "images": len(dataset),
         **measure_quality(everything),
         "without_pristine": {"images": int(is_distorted.sum()), **measure_quality(is_distorted)},
-        "by_type": measures_by_type(true, predictions.qualities, types, dataset.types),
+        "by_type": by_type,
+        "types_not_measured": [name for name in dataset.types if name not in by_type],
         "clusters": {**cluster_measures(predictions.clusters, types, n_clusters), "names": names},
         "unknown": {
             "log_likelihood_below": run.mixture.ood_threshold.item(),
@@ -160,11 +164,11 @@ def direction_words(
 def measures_by_type(
     true: np.ndarray, predicted: np.ndarray, types: np.ndarray, type_names: tuple[str, ...]
 ) -> dict[str, dict[str, float]]:
-    """Return {type: its SRCC, RMSE and number of images}, for types with three images or more."""
+    """Return {type: its SRCC, RMSE and number of images}, of types with LEAST_IMAGES or more."""
     measures = {}
     for i, name in enumerate(type_names):
         inside = types == i
-        if inside.sum() >= 3:
+        if inside.sum() >= LEAST_IMAGES:
             measures[name] = {
                 "srcc": srcc(true[inside], predicted[inside]),
                 "rmse": rmse(true[inside], predicted[inside]),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.results import METRIC_TITLES
+from evaluation.results import LEAST_IMAGES, METRIC_TITLES
 
 IN_POINTS = ("rmse", "mae")  # measures in points of quality, shown with one digit
 AGREEMENT_TITLES = {"nmi": "NMI", "ari": "ARI", "purity": "purity"}
@@ -20,6 +20,7 @@ def table(metrics: dict[str, Any]) -> list[str]:
         *_measure_lines(metrics),
         "",
         *_type_lines(metrics["by_type"]),
+        *_not_measured_lines(metrics.get("types_not_measured")),
         "",
         *_cluster_lines(metrics["clusters"]),
         "",
@@ -63,6 +64,13 @@ def _type_lines(by_type):
         measures = f"{_number(row['srcc']):>7}{_number(row['rmse'], 1):>8}"
         lines.append(f"{name:{width}}{measures}{row['images']:>9}")
     return lines
+
+
+def _not_measured_lines(names):
+    """Return a line on types that are not in the table; none where there are no such types."""
+    if not names:
+        return []
+    return [f"not shown, with fewer than {LEAST_IMAGES} images: {', '.join(names)}"]
 
 
 def _cluster_lines(clusters):

@@ -23,6 +23,7 @@ METRIC_TITLES = {
     "rmse": "RMSE",
     "mae": "MAE",
 }
+LEAST_IMAGES = 3  # a type with fewer test images is not measured on its own
 # What every version's metrics.json must have to be shown.
 REQUIRED_METRICS = (
     "run",

@@ -52,6 +52,16 @@ def test_the_table_shows_types_and_clusters():
     assert f"2 of 2 clusters active, effective number 1.5;  {agreement}" in lines
 
 
+def test_the_table_names_types_of_too_few_images():
+    """Of a test from before they were counted, nothing is said."""
+    lines = table({**METRICS, "types_not_measured": ["fog", "rain"]})
+
+    contrast = next(i for i, line in enumerate(lines) if line.startswith("contrast"))
+    assert lines[contrast + 1] == "not shown, with fewer than 3 images: fog, rain"
+    for metrics in (METRICS, {**METRICS, "types_not_measured": []}):
+        assert not any("not shown" in line for line in table(metrics))
+
+
 @pytest.mark.parametrize(
     "photographs, expected", ((12, "references"), (3, "the 3 photographs that they are crops of"))
 )

@@ -100,6 +100,7 @@ def test_testing_writes_metrics(workplace):
     assert measures <= metrics.keys()
     assert metrics["without_pristine"]["images"] == 30
     assert len(metrics["by_type"]) == 8
+    assert metrics["types_not_measured"] == []
     assert metrics["clusters"].keys() == {"active", "effective", "nmi", "ari", "purity", "names"}
     assert metrics["unknown"].keys() == {"log_likelihood_below", "flagged"}
 
