@@ -65,7 +65,7 @@ def edge_strength(image: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     slope_x = cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=1)
     slope_y = cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=1)
-    around = cv2.GaussianBlur(cv2.magnitude(slope_x, slope_y), (17, 17), 4)
+    around = cv2.GaussianBlur(np.hypot(slope_x, slope_y), (17, 17), 4)
     lowest = around.min()
     span = around.max() - lowest
     if span == 0:

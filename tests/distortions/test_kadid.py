@@ -24,6 +24,7 @@ from distortions.kadid_ops import (
     block_size,
     code_jpeg2000,
     covered_pixels,
+    edge_strength,
     moved_inside,
     quantize_colors,
     quantize_levels,
@@ -437,3 +438,20 @@ def test_blocks_cover_the_same_share_at_any_size(height, width, count, side):
     assert block_height == block_width == pytest.approx(side, abs=0.1)
     share = 10 * 32**2 / (384 * 512)
     assert found * block_height * block_width / (height * width) == pytest.approx(share)
+
+
+def test_edges_do_not_depend_on_where_arrays_lie_in_memory():
+    """OpenCV's magnitude does, in its last bits."""
+    rng = np.random.default_rng(1)
+    colors = np.array([[200, 30, 90], [20, 180, 60]], np.uint8)
+    pixels = colors[rng.integers(0, 2, (97, 131))]
+    held, results = [], []
+    for i in range(120):
+        held.append(np.empty(rng.integers(1, 5000), np.uint8))  # moves what is made after it
+        memory = np.empty(pixels.size + 64, np.uint8)
+        image = memory[i % 64 :][: pixels.size].reshape(pixels.shape)
+        image[:] = pixels
+        results.append(edge_strength(image))
+
+    for result in results:
+        np.testing.assert_array_equal(result, results[0])
