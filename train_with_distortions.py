@@ -470,7 +470,7 @@ def build_networks(
 
 
 def is_refit_epoch(epoch: int, refit_interval: int) -> bool:
-    """Tell whether the mixture is refitted before this epoch: interval, 2 × interval, … from 0."""
+    """Tell whether the mixture is refitted before this epoch, which counts from 0."""
     return epoch > 0 and epoch % refit_interval == 0
 
 

@@ -6,8 +6,8 @@ FILE is KADID-10k's own dmos.csv (dist_img,ref_img,dmos,var), or a table of mean
 (type,level,mean_mos). KADID-10k is not part of this project: Lin, Hosu and Saupe, "KADID-10k: A
 large-scale artificially distorted IQA database", QoMEX 2019.
 
-An opinion of 1–5 is a quality by `opinion = 4.6 − 0.0425 × (100 − quality)`. A type's parameter
-is read at the qualities of the levels, and interpolated between KADID's own parameters.
+An opinion of 1–5 is a quality by `opinion = 4.6 − 0.0425 × (100 − quality)`. A type's
+parameter is read at the qualities of the levels, and interpolated between KADID's own.
 """
 
 import argparse

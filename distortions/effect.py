@@ -41,7 +41,7 @@ class Images(Protocol):
 
 
 def takes_effect(images: Images, types: tuple[str, ...]) -> Tensor:
-    """Return (N, T, 2) bool: whether each type, in direction −1 and +1, changes each image enough.
+    """Return (N, T, 2) bool: does each type, in direction −1 and +1, change each image enough?
 
     A type without directions has the same answer twice.
     """

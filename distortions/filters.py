@@ -13,7 +13,7 @@ BORDERS = {"replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}
 def motion_kernel(length: torch.Tensor, angle: torch.Tensor, radius: int = 4) -> torch.Tensor:
     """Return (B, K, K) weights of the mean along a straight path through the middle.
 
-    length, pixels, and angle, radians, are both (B, 1, 1). K = 2 × radius + 1, for lengths up to K.
+    length, pixels, and angle, radians, are (B, 1, 1). K = 2 × radius + 1, for lengths up to K.
     """
     reach = (length - 1) / 2  # to either side
     x = torch.arange(-radius, radius + 1, device=length.device)

@@ -142,7 +142,7 @@ def check_batch(
     output = output.detach().as_subclass(torch.Tensor)
     if like.dtype == torch.uint8:
         if output.dtype != torch.uint8:
-            advice = "end it with `return images.round().clamp(0, 255).byte()`, of values in 0–255"
+            advice = "end it with `return images.round().clamp(0, 255).byte()`, values in 0–255"
             _refuse(function, output, expected, advice)
         return output
     if not output.is_floating_point():

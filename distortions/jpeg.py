@@ -107,7 +107,7 @@ def _scaled_table(base, setting):
 
 
 def _code(planes, table):
-    """Transform, quantise and restore the 8×8 blocks of planes (B, C, H, W) of values −128–127."""
+    """Transform, quantise and restore 8×8 blocks of planes (B, C, H, W), values −128–127."""
     batch, _, height, width = planes.shape
     planes = _replicate(planes, -height % 8, -width % 8)
     blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))

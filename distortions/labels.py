@@ -28,7 +28,7 @@ class Labels:
     main_step: torch.Tensor  # (N,) int64: the step that costs most quality; it names the image
     quality: torch.Tensor  # (N,) float32 in 0–100, higher is better
     key: torch.Tensor  # (N,) int64 of the distortions' random numbers
-    orientation: torch.Tensor  # (N,) int64, 0–7: how the reference is flipped; 0 leaves it as it is
+    orientation: torch.Tensor  # (N,) int64, 0–7: how the reference is flipped; 0: not at all
     neighbour: torch.Tensor  # (N,) int64: the reference whose left part replaces this one's
     cutmix_width: torch.Tensor  # (N,) float32: width of that part, of the image's; 0: none
     type_count: int
@@ -76,7 +76,7 @@ def draw_labels(
     key: seed and split. steps: how many distortions an image has at most. With flip each image
     starts from its reference in one of eight orientations; with cutmix every second one has a
     part of another reference in place of its own. effective: (R, T, 2) bool, whether each type in
-    direction −1 and +1 changes a reference; None stands for all. A type that does not is not dealt.
+    direction −1 and +1 changes a reference; None stands for all. Others are not dealt.
     """
     reference = torch.arange(reference_count).repeat_interleave(variants + 1)
     variant = torch.arange(variants + 1).repeat(reference_count)

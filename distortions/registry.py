@@ -214,7 +214,7 @@ def _slopes(table, device):
 
 
 def quality_of(distortion_type: str, level: Any) -> Any:
-    """Return the quality 0–100, higher is better, that a level (0–1, number or array) leaves."""
+    """Return the quality 0–100, higher is better, that a level or levels (0–1) leave."""
     return 100 - (100 - DISTORTIONS[distortion_type].worst_quality) * level
 
 

@@ -42,7 +42,7 @@ def map_on_cpu(images: torch.Tensor, function: Callable, *parameters: Iterable) 
 
 
 def chunked(function: Callable) -> Callable:
-    """Decorate a function of images (B, H, W, 3) and values (B, …) that gives bytes of that shape.
+    """Decorate a function of images (B, H, W, 3) and values (B, …) that gives as many bytes.
 
     On a CPU it gets a few images at a time.
     """

@@ -155,7 +155,7 @@ def _with_intervals(true, predicted, photographs):
 def direction_words(
     types: np.ndarray, directions: np.ndarray, type_names: tuple[str, ...]
 ) -> np.ndarray:
-    """Return (N,) 'low', 'high', … or '' where the type has no direction, or the image no type."""
+    """Return (N,) 'low', 'high', … or '' where the type has no direction or there is none."""
     words = [DISTORTIONS[name].directions or ("", "") for name in type_names]
     words.append(("", ""))  # pristine
     return np.array(words)[types, (directions > 0).astype(int)]

@@ -106,8 +106,8 @@ def _draw_row(axes, image, quality_map, caption):
 def find_types(quality: np.ndarray, type_probabilities: np.ndarray, cell_side: float) -> np.ndarray:
     """Return (H, W) the most probable distortion's index; −1 where quality (H, W) is not low.
 
-    It is −1 too where pristine, the last of type_probabilities (rows, columns, T + 1), is the most
-    probable. Probabilities are interpolated between cells, which are so many pixels apart.
+    It is −1 too where pristine, the last of type_probabilities (rows, columns, T + 1), is the
+    most probable. Probabilities are interpolated between cells, which are so many pixels apart.
     """
     height, width = quality.shape
     count = type_probabilities.shape[2]

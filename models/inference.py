@@ -104,7 +104,7 @@ class Run:
 
     @torch.inference_mode()
     def _answer_cells(self, images):
-        """Return qualities (rows, columns) and type probabilities (…, T + 1) of one image's cells.
+        """Return qualities (rows, columns) and type probabilities (…, T + 1) of an image's cells.
 
         images: (1, 3, H, W).
         """

@@ -24,8 +24,8 @@ PSEUDO_COUNT = 16  # smooths a batch's cluster shares, as if 16 more images had 
 def quality_loss(predicted: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     """Compute Huber's loss on the 0–1 scale, for predicted and true quality (B,) in 0–100.
 
-    It is the mean over images of h((predicted − quality) / 100), where h(r) is r² / 0.2 for |r| <
-    0.1 and |r| − 0.05 beyond.
+    It is the mean over images of h((predicted − quality) / 100), where h(r) is r² / 0.2 for
+    |r| < 0.1 and |r| − 0.05 beyond.
     """
     return F.smooth_l1_loss(predicted / 100, quality / 100, beta=0.1)
 
@@ -49,17 +49,17 @@ def tempered_log_posteriors(mixture: Mixture, embeddings: torch.Tensor) -> torch
 
 
 def cross_entropy(assignment: torch.Tensor, log_posteriors: torch.Tensor) -> torch.Tensor:
-    """Return the mean over images of −Σₖ qₖ log pₖ, for assignments q and posteriors p (B, K)."""
+    """Return the mean of −Σₖ qₖ log pₖ, of assignments q and posteriors p, both (B, K)."""
     return -(assignment * log_posteriors).sum(1).mean()
 
 
 def balanced_assignment(log_posteriors: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Assign a batch to components (B, K), pushed towards the shares (K,) that the fit gave them.
 
-    It starts from q ∝ p⁴ and does five times q ← q s / (Σ_batch q + 16 s), each row divided by
-    its sum. This is Sinkhorn's scaling (Cuturi, "Sinkhorn distances", NeurIPS 2013), as used with
-    equal shares by Caron et al. ("Unsupervised learning of visual features by contrasting cluster
-    assignments", NeurIPS 2020), but damped and stopped early.
+    It starts from q ∝ p⁴ and does five times q ← q s / (Σ_batch q + 16 s), each row divided
+    by its sum. This is Sinkhorn's scaling (Cuturi, "Sinkhorn distances", NeurIPS 2013), as used
+    with equal shares by Caron et al. ("Unsupervised learning of visual features by contrasting
+    cluster assignments", NeurIPS 2020), but damped and stopped early.
 
     Assigned to the most probable component, images between two can go to the same one batch after
     batch: with many steps between refits, small components ran empty.
@@ -82,12 +82,13 @@ def rank_loss(
 ) -> torch.Tensor:
     """Compare all pairs of a batch, of predicted and true quality (B,) in 0–100.
 
-    It is the mean over pairs of −p̂ log p − (1 − p̂) log (1 − p), where p is the logistic of the
-    predicted difference divided by 10 points. The probability p̂ that the first of a pair is better
-    is the logistic of the true difference (after Burges et al., "Learning to rank using gradient
-    descent", ICML 2005). Where two images have the same distortion, the lower level is better for
-    a fact: p̂ is 1 or 0. distortions (B,) int64: equal numbers for the same type and direction, and
-    −1 for several at once. Several processes compare the whole batch.
+    It is the mean over pairs of −p̂ log p − (1 − p̂) log (1 − p), where p is the logistic
+    of the predicted difference divided by 10 points. The probability p̂ that the first of a
+    pair is better is the logistic of the true difference (after Burges et al., "Learning to
+    rank using gradient descent", ICML 2005). Where two images have the same distortion, the
+    lower level is better for a fact: p̂ is 1 or 0. distortions (B,) int64: equal numbers for
+    the same type and direction, and −1 for several at once. Several processes compare the
+    whole batch.
     """
     predicted, quality, distortions = map(gather_with_gradient, (predicted, quality, distortions))
     first, second = torch.triu_indices(len(quality), len(quality), 1, device=quality.device)

@@ -154,7 +154,7 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
 
 
 def gather_with_gradient(values: torch.Tensor) -> torch.Tensor:
-    """Put together the values (N, …) of all processes, in each; gradients go back to their own."""
+    """Put together values (N, …) of all processes, in each; gradients go back to their own."""
     if get_world_size() == 1:
         return values
     counts = torch.zeros(get_world_size(), dtype=torch.int64, device=values.device)
@@ -172,7 +172,7 @@ def shard_indices(count: int) -> torch.Tensor:
 
 
 def all_gather(values: torch.Tensor, count: int) -> torch.Tensor:
-    """Put together (count, …) in every process, from each one's values for shard_indices(count)."""
+    """Put together (count, …) in each process, from all their values for shard_indices(count)."""
     world_size = get_world_size()
     if world_size == 1:
         return values

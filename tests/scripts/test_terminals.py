@@ -34,7 +34,8 @@ SCRIPTS = (
     "benchmarks.training_loop",
 )
 # Two scripts that start in a fraction of a second, with what they print and their exit status.
-LIGHT = ((["display_viz_english.py", "--help"], 0), (["summarize_runs.py", "图 → … ± \udce9"], 1))
+ODD_NAME = "图 → … ± \udce9"
+LIGHT = ((["display_viz_english.py", "--help"], 0), (["summarize_runs.py", ODD_NAME], 1))
 FORBIDDEN = ("Traceback", "Exception ignored", "UnicodeEncodeError", "UnicodeDecodeError")
 RUN = "图像 é"
 COPY = f"{RUN} 2"

@@ -87,7 +87,9 @@ def test_a_run_is_found_from_its_own_folder(here, monkeypatch, text):
     assert find_run(text).samefile(run)
 
 
-@pytest.mark.parametrize("name", ("two words", "图像 质量", "-x", "$HOME", "it's", "😀", "a.b"))
+@pytest.mark.parametrize(
+    "name", ("two words", "图像 质量", "-x", "$HOME", "it's", "über", "😀", "a.b")
+)
 def test_any_name_is_found(here, name):
     run = make_run(Path("experiments", name))
 
@@ -299,7 +301,18 @@ def test_a_name_that_some_system_refuses_is_refused(here, name, message):
 
 @pytest.mark.parametrize(
     "name",
-    ("resnet18", "two words", "图像 质量", "-x", "$a 'b'", "a.b", "console", "com10", "x" * 200),
+    (
+        "resnet18",
+        "two words",
+        "图像 质量",
+        "-x",
+        "$a 'b'",
+        "über",
+        "a.b",
+        "console",
+        "com10",
+        "x" * 200,
+    ),
 )
 def test_other_names_are_taken(here, name):
     check_plain_name(name)
